@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Checksums are updated, never computed anew: a packet that was corrupted on its way stays detectably corrupted.
+// RFC 1624, equation 3: HC' = ~(~HC + ~m + m'), in one's complement.
+
+control VerifyChecksum(inout headers_t hdr, inout metadata_t meta) {
+    apply {
+    }
+}
+
+// The transport's, in the egress pipeline: v1model's checksum controls cannot tell a UDP checksum of 0, which means
+// that there is none (RFC 768), from one that an update makes 0, which must be sent as 0xffff.
+control TransportChecksum(inout headers_t hdr, inout metadata_t meta) {
+
+    action update(inout bit<16> checksum) {
+        bit<17> sum = (bit<17>)~checksum + (bit<17>)meta.l4_delta;
+        checksum = ~(sum[15:0] + (bit<16>)sum[16:16]);
+    }
+
+    apply {
+        if (hdr.tcp.isValid()) {
+            hdr.ports.source = meta.l4_source;
+            hdr.ports.destination = meta.l4_destination;
+            update(hdr.tcp.checksum);
+        } else if (hdr.udp.isValid()) {
+            hdr.ports.source = meta.l4_source;
+            hdr.ports.destination = meta.l4_destination;
+            if (hdr.udp.checksum != 0) {
+                update(hdr.udp.checksum);
+                if (hdr.udp.checksum == 0) {
+                    hdr.udp.checksum = 0xffff;
+                }
+            }
+        } else {
+            if (hdr.echo.type_code == ECHO_REQUEST) {
+                hdr.echo.identifier = meta.l4_source;
+            } else {
+                hdr.echo.identifier = meta.l4_destination;
+            }
+            update(hdr.echo.checksum);
+        }
+    }
+}
+
+control UpdateChecksum(inout headers_t hdr, inout metadata_t meta) {
+    apply {
+        update_checksum(meta.rewritten, {meta.old_checksum, meta.old_ttl, meta.ipv4_delta},
+                        hdr.ipv4.checksum, HashAlgorithm.csum16);
+    }
+}

@@ -1,0 +1,62 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// Every number that the switch and its agent must agree on. Ids are never reused: a retired one stays as a comment.
+
+typedef bit<9> PortId;
+typedef bit<16> NetworkId;
+typedef bit<48> MacAddress;
+typedef bit<32> Ipv4Address;
+
+// Ports. BMv2's drop port is 511.
+const PortId PORT_UNDERLAY = 1;         // `underlay0`, the wire to the other hosts
+const PortId PORT_HOST_STACK = 2;       // `nvi0`, which carries the host's underlay addresses
+const PortId PORT_FIRST_ENDPOINT = 16;  // 3 and 4 are kept for the external wire and its host port, 5 to 15 are spare
+const PortId PORT_CPU = 510;
+
+// The range from which agents take keys. Hosts keep their own sockets out of it (`ip_local_reserved_ports`).
+const bit<16> KEY_FIRST = 20000;
+const bit<16> KEY_LAST = 32767;
+
+// What stands for the responder's port in the flow of an ICMP echo: the type and code of a request. An identifier of
+// the same value gets the second stand-in, or request and reply would have one and the same key.
+const bit<16> ECHO_PORT = 0x0800;
+const bit<16> ECHO_PORT_ALTERNATIVE = 0x0801;
+
+// Why a packet was punted (packet_in.reason).
+enum bit<7> PuntReason {
+    NONE = 0,
+    MISS = 1,      // an endpoint's packet of a flow that `connections` does not hold
+    STRAY = 2,     // a packet from the underlay, in NVI's key range, that `connections` does not hold
+    NEIGHBOUR = 3  // an ARP request that `neighbours` does not hold
+}
+
+// What the agent wants done with a packet-out (packet_out.order).
+enum bit<7> PacketOutOrder {
+    REINJECT = 0,  // process it as if it had just arrived on `port`
+    SEND = 1       // send it out of `port` as it is
+}
+
+// Why a packet was dropped: the low bits of the index of the counter `drops`.
+enum bit<5> DropReason {
+    NONE = 0,
+    SPOOFED = 1,        // an endpoint's (port, MAC, address) is not one that it was given
+    MALFORMED = 2,      // headers are cut short, contradict each other or cannot come from an endpoint
+    UNSUPPORTED = 3,    // an EtherType or IP protocol that NVI does not carry
+    GROUP = 4,          // broadcast or multicast
+    OPTIONS = 5,        // an IPv4 header with options
+    FRAGMENT = 6,       // an IPv4 fragment
+    PUNT_LIMIT = 7,     // the port punts more than its meter allows
+    NEIGHBOUR_SELF = 8, // an address probe or announcement by the owner of the address: silence is the answer
+    REINJECTED = 9,     // the entry that the agent wrote for this packet was gone when the packet came back
+    UNKNOWN = 10,       // refused by the agent: the destination does not exist
+    DENIED = 11,        // refused by the agent: policy
+    UNREACHABLE = 12,   // refused by the agent: the far host or the way to it does not answer
+    EXHAUSTED = 13      // refused by the agent: no key, entry or quota is left
+}
+
+// Sizes.
+#define CONNECTIONS_SIZE 65536
+#define GUARD_SIZE 4096
+#define NEIGHBOURS_SIZE 16384
+#define PORTS_SIZE 512
+#define DROPS_SIZE 16384  // PORTS_SIZE ports times 32 reasons

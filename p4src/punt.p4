@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Hands the packet to the agent, as long as its port stays within the rate that the agent has set: no endpoint can
+// keep the agent from the others' packets. A meter that nobody has set lets everything pass.
+control Punt(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard_metadata) {
+    const bit<2> METER_RED = 2;
+
+    @brief("Punted packets of each port.")
+    @id(0x14000001)
+    meter(PORTS_SIZE, MeterType.packets) punts;
+    bit<2> colour = 0;
+
+    apply {
+        if (hdr.packet_out.isValid()) {
+            meta.drop_reason = DropReason.REINJECTED;  // the agent has seen it: never twice
+        } else {
+            punts.execute_meter((bit<32>)meta.scope, colour);
+            if (colour == METER_RED) {
+                meta.drop_reason = DropReason.PUNT_LIMIT;
+            } else {
+                hdr.packet_in.setValid();
+                hdr.packet_in.ingress_port = meta.scope;
+                hdr.packet_in.reason = meta.punt_reason;
+                standard_metadata.egress_spec = PORT_CPU;
+            }
+        }
+    }
+}

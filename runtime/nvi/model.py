@@ -1,0 +1,191 @@
+"""What things are: endpoints, networks, hosts, flows, segments, connections. No I/O.
+
+Addresses and MACs are `bytes` in network order (4 or 16 bytes, 6 bytes). That is how packets, P4Runtime and the
+table keys hold them, so the path of a packet converts nothing. People see the usual notation: `show_address`,
+`show_mac`.
+
+The values are `msgspec.Struct`s: frozen and typed like dataclasses, quick to make and to hash (each new connection
+makes dozens), and the same definitions are what travels between agents.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+from enum import IntEnum
+from typing import Literal
+
+from msgspec import Struct
+
+Address = bytes
+"""An IPv4 or IPv6 address, packed."""
+
+Mac = bytes
+"""An Ethernet address, packed."""
+
+
+class Protocol(IntEnum):
+    """IP protocol numbers that have a key of their own (IANA protocol-numbers)."""
+
+    ICMP = 1
+    TCP = 6
+    UDP = 17
+
+
+def show_address(address: Address) -> str:
+    """`10.0.0.1` or `fd00::1`."""
+    return str(ipaddress.ip_address(address))
+
+
+def read_address(text: str) -> Address:
+    """The opposite of `show_address`. Raises ValueError with a sentence fit for users."""
+    return ipaddress.ip_address(text).packed
+
+
+def show_mac(mac: Mac) -> str:
+    """`02:00:00:00:00:01`."""
+    return mac.hex(":")
+
+
+def read_mac(text: str) -> Mac:
+    """The opposite of `show_mac`. Raises ValueError."""
+    mac = bytes.fromhex(text.replace(":", "").replace("-", ""))
+    if len(mac) != 6:
+        raise ValueError(f"{text!r} is not a MAC address: it must have six bytes")
+    return mac
+
+
+def derive_mac(*identity: str) -> Mac:
+    """A locally administered unicast MAC that follows from a name, the same on every host and after every restart."""
+    return b"\x02" + hashlib.blake2s("/".join(identity).encode(), digest_size=5).digest()
+
+
+class Network(Struct, frozen=True):
+    """An L2 segment of a tenant."""
+
+    name: str
+    prefix: Address
+    """First address of its CIDR."""
+    prefix_length: int
+    gateway: Address
+    """The router's address inside the network. No machine has it: switches answer for it."""
+
+    def holds(self, address: Address) -> bool:
+        """Whether the address lies in the network's CIDR."""
+        if len(address) != len(self.prefix):
+            return False
+        shift = 8 * len(address) - self.prefix_length
+        return int.from_bytes(address, "big") >> shift == int.from_bytes(self.prefix, "big") >> shift
+
+    @property
+    def cidr(self) -> str:
+        """`10.0.1.0/24`."""
+        return f"{show_address(self.prefix)}/{self.prefix_length}"
+
+
+class Tenant(Struct, frozen=True):
+    """Who owns endpoints, with what its policy refers to. Nothing of one tenant is known to another."""
+
+    name: str
+    networks: dict[str, Network] = {}
+    groups: dict[str, tuple[str, ...]] = {}
+    """Members (networks and endpoints, by name) of a group may talk to each other."""
+
+    def gateway_mac(self, network: str) -> Mac:
+        """The MAC by which endpoints of the network know its router, the same on every host."""
+        return derive_mac("gateway", self.name, network)
+
+
+class Endpoint(Struct, frozen=True):
+    """An overlay interface of a workload."""
+
+    name: str
+    tenant: str
+    network: str
+    mac: Mac
+    address: Address
+    host: str
+    """Where it is now."""
+
+
+class Host(Struct, frozen=True):
+    """A server: what other agents may know about it."""
+
+    name: str
+    site: str
+    addresses: tuple[Address, ...]
+    """Its underlay addresses, the preferred one first."""
+
+
+class Flow(Struct, frozen=True):
+    """The 5-tuple of packets in one direction on one segment.
+
+    The ports of an ICMP echo are stand-ins: request (identifier, 0x0800), reply the reverse (`packets.echo_ports`).
+    """
+
+    source: Address
+    destination: Address
+    protocol: int
+    l4_source: int
+    l4_destination: int
+
+    def reversed(self) -> Flow:
+        """The flow of the packets in the other direction."""
+        return Flow(self.destination, self.source, self.protocol, self.l4_destination, self.l4_source)
+
+
+class End(Struct, frozen=True, order=True):
+    """One end of a connection in the overlay."""
+
+    address: Address
+    port: int
+
+
+class ConnectionId(Struct, frozen=True):
+    """The identity of a connection: whoever opened it, and however it is routed, it is the same connection."""
+
+    tenant: str
+    protocol: int
+    low: End
+    high: End
+
+    @classmethod
+    def of(cls, tenant: str, flow: Flow) -> ConnectionId:
+        """The connection to which packets of this overlay flow belong, in either direction."""
+        source = End(flow.source, flow.l4_source)
+        destination = End(flow.destination, flow.l4_destination)
+        low, high = (source, destination) if source < destination else (destination, source)
+        return cls(tenant, flow.protocol, low, high)
+
+    def flow_from(self, end: End) -> Flow:
+        """The flow of the packets that `end` sends."""
+        other = self.high if end == self.low else self.low
+        return Flow(end.address, other.address, self.protocol, end.port, other.port)
+
+    def short(self) -> str:
+        """Twelve hexadecimal digits that name the connection to people."""
+        identity = f"{self.tenant}/{self.protocol}/{self.low.address!r}/{self.low.port}/{self.high.address!r}/{self.high.port}"
+        return hashlib.blake2s(identity.encode(), digest_size=6).hexdigest()
+
+
+class SegmentEnd(Struct, frozen=True):
+    """One end of a segment between two hosts."""
+
+    host: str
+    site: str
+    address: Address
+    """Its own."""
+    seen_address: Address
+    """Its address as the peer sees it: another one behind a 1:1 NAT."""
+    port: int
+    """The key."""
+
+
+class Segment(Struct, frozen=True):
+    """A stretch of the underlay between two hosts of a route, from the initiator's side to the responder's."""
+
+    initiator: SegmentEnd
+    responder: SegmentEnd
+
+
+Role = Literal["initiator", "responder"]

@@ -1,0 +1,193 @@
+"""What a target must do for its agent: the one seam between the agent and any switch.
+
+The entries are those of `p4src/`, in its vocabulary. An implementation is `nvi.p4rt.session` (any P4Runtime server)
+or `nvi.embedded.memory` (the embedded switch in this process, for tests and simulations).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from .model import Address, Flow, Mac
+
+PORT_UNDERLAY = 1
+PORT_HOST_STACK = 2
+PORT_FIRST_ENDPOINT = 16
+PORT_CPU = 510
+NO_MAC = bytes(6)
+"""What stands for the source MAC in the key of a packet that came from the underlay."""
+
+
+class PuntReason(IntEnum):
+    """Why the switch hands a packet to the agent (`p4src/ids.p4`)."""
+
+    MISS = 1
+    STRAY = 2
+    NEIGHBOUR = 3
+
+
+class DropReason(IntEnum):
+    """Why a packet was dropped (`p4src/ids.p4`)."""
+
+    SPOOFED = 1
+    MALFORMED = 2
+    UNSUPPORTED = 3
+    GROUP = 4
+    OPTIONS = 5
+    FRAGMENT = 6
+    PUNT_LIMIT = 7
+    NEIGHBOUR_SELF = 8
+    REINJECTED = 9
+    UNKNOWN = 10
+    DENIED = 11
+    UNREACHABLE = 12
+    EXHAUSTED = 13
+
+
+class ConnectionKey(Struct, frozen=True):
+    """The key of `connections`."""
+
+    scope: int
+    """The port at which the packet comes in."""
+    source_mac: Mac
+    """The endpoint's, or NO_MAC where the scope is the underlay."""
+    flow: Flow
+
+
+class Rewrite(Struct, frozen=True):
+    """The action `rewrite`: what the packet looks like on the next segment. The checksum deltas follow from it."""
+
+    ethernet_source: Mac
+    ethernet_destination: Mac
+    flow: Flow
+    ttl: int
+    egress_port: int
+
+
+class Drop(Struct, frozen=True):
+    """The action `drop`."""
+
+    reason: DropReason
+
+
+class ConnectionEntry(Struct, frozen=True):
+    """An entry of `connections`."""
+
+    key: ConnectionKey
+    action: Rewrite | Drop
+    idle_timeout: float = 0.0
+    """Seconds; 0 for none."""
+    tag: int = 0
+    """64 bits of the agent's own, kept with the entry (P4Runtime's controller_metadata)."""
+
+
+class GuardEntry(Struct, frozen=True):
+    """An entry of `guard`: what an endpoint may send as."""
+
+    port: int
+    mac: Mac
+    address: Address
+    network: int
+
+
+class NeighbourEntry(Struct, frozen=True):
+    """An entry of `neighbours`: the switch answers ARP for this address."""
+
+    network: int
+    address: Address
+    mac: Mac
+
+
+Entry = ConnectionEntry | GuardEntry | NeighbourEntry
+
+
+class Operation(IntEnum):
+    """What to do with an entry (p4.v1.Update.Type). Deleting looks only at the key."""
+
+    INSERT = 1
+    MODIFY = 2
+    DELETE = 3
+
+
+class Update(Struct, frozen=True):
+    """One change of one entry."""
+
+    operation: Operation
+    entry: Entry
+
+
+class Usage(Struct, frozen=True):
+    """What the switch knows of the use of one entry of `connections`."""
+
+    idle: float
+    """Seconds since a packet last hit it (within the target's resolution)."""
+    packets: int
+    bytes: int
+
+
+class Punt(Struct, frozen=True):
+    """A packet that the switch hands to the agent."""
+
+    port: int
+    """Where it came in."""
+    reason: PuntReason
+    packet: bytes
+
+
+class SwitchError(Exception):
+    """The switch is not there, or does not do what it should. The text names its address and the remedy."""
+
+
+class NotPrimary(SwitchError):
+    """Somebody else writes to the switch now."""
+
+
+class WriteFailed(SwitchError):
+    """Some updates of a write failed; the others are done."""
+
+    def __init__(self, failures: Sequence[tuple[Update, str, str]]) -> None:
+        """`failures`: (update, gRPC status name such as "ALREADY_EXISTS", message)."""
+        self.failures = list(failures)
+        update, status, message = self.failures[0]
+        more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+        super().__init__(f"{update.operation.name} of {update.entry}: {status} {message}{more}")
+
+
+class Switch(Protocol):
+    """A switch as its agent uses it. Every call may raise SwitchError."""
+
+    on_punt: Callable[[Punt], None]
+    """Called for each punted packet, from the event loop; it must not block."""
+    on_primary: Callable[[bool], None]
+    """Called when this agent becomes the one that may write (True) or ceases to be it (False)."""
+
+    async def write(self, updates: Sequence[Update]) -> None:
+        """Do all updates, in order. Raises WriteFailed if some could not be done, NotPrimary if none may."""
+
+    def reinject(self, port: int, packet: bytes) -> None:
+        """Process the packet as if it had just arrived at `port`. All writes awaited before are in effect."""
+
+    def send(self, port: int, packet: bytes) -> None:
+        """Send the packet out of `port` as it is."""
+
+    async def usage(self, keys: Sequence[ConnectionKey]) -> list[Usage | None]:
+        """Read the entries with these keys, by key; None for one that is not there."""
+
+    async def read_connections(self) -> list[ConnectionEntry]:
+        """All entries of `connections`."""
+
+    async def read_guard(self) -> list[GuardEntry]:
+        """All entries of `guard`."""
+
+    async def read_neighbours(self) -> list[NeighbourEntry]:
+        """All entries of `neighbours`."""
+
+    async def read_drops(self, ports: Sequence[int]) -> dict[int, dict[DropReason, int]]:
+        """Packets dropped so far, by port and reason; reasons that never occurred are left out."""
+
+    async def set_punt_limit(self, port: int, rate: int, burst: int) -> None:
+        """Let at most `rate` packets per second of this port be punted, with bursts of up to `burst` packets."""
