@@ -164,7 +164,9 @@ class ConnectionId(Struct, frozen=True):
 
     def short(self) -> str:
         """Twelve hexadecimal digits that name the connection to people."""
-        identity = f"{self.tenant}/{self.protocol}/{self.low.address!r}/{self.low.port}/{self.high.address!r}/{self.high.port}"
+        identity = (
+            f"{self.tenant}/{self.protocol}/{self.low.address!r}/{self.low.port}/{self.high.address!r}/{self.high.port}"
+        )
         return hashlib.blake2s(identity.encode(), digest_size=6).hexdigest()
 
 
