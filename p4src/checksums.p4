@@ -3,7 +3,7 @@
 // Checksums are updated, never computed anew: a packet that was corrupted on its way stays detectably corrupted.
 // RFC 1624, equation 3: HC' = ~(~HC + ~m + m'), in one's complement.
 
-control VerifyChecksum(inout headers_t hdr, inout metadata_t meta) {
+control NviVerifyChecksum(inout headers_t hdr, inout metadata_t meta) {
     apply {
     }
 }
@@ -12,6 +12,7 @@ control VerifyChecksum(inout headers_t hdr, inout metadata_t meta) {
 // that there is none (RFC 768), from one that an update makes 0, which must be sent as 0xffff.
 control TransportChecksum(inout headers_t hdr, inout metadata_t meta) {
 
+    @hidden
     action update(inout bit<16> checksum) {
         bit<17> sum = (bit<17>)~checksum + (bit<17>)meta.l4_delta;
         checksum = ~(sum[15:0] + (bit<16>)sum[16:16]);
@@ -42,7 +43,7 @@ control TransportChecksum(inout headers_t hdr, inout metadata_t meta) {
     }
 }
 
-control UpdateChecksum(inout headers_t hdr, inout metadata_t meta) {
+control NviComputeChecksum(inout headers_t hdr, inout metadata_t meta) {
     apply {
         update_checksum(meta.rewritten, {meta.old_checksum, meta.old_ttl, meta.ipv4_delta},
                         hdr.ipv4.checksum, HashAlgorithm.csum16);

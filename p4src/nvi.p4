@@ -38,7 +38,7 @@
 #include "edge.p4"
 #include "checksums.p4"
 
-control Ingress(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard_metadata) {
+control NviIngress(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard_metadata) {
     Connections() connections;
     Edge() edge;
     Punt() punt;
@@ -67,7 +67,7 @@ control Ingress(inout headers_t hdr, inout metadata_t meta, inout standard_metad
     }
 }
 
-control Egress(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard_metadata) {
+control NviEgress(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard_metadata) {
     TransportChecksum() transport_checksum;
 
     apply {
@@ -77,4 +77,4 @@ control Egress(inout headers_t hdr, inout metadata_t meta, inout standard_metada
     }
 }
 
-V1Switch(NviParser(), VerifyChecksum(), Ingress(), Egress(), UpdateChecksum(), NviDeparser()) main;
+V1Switch(NviParser(), NviVerifyChecksum(), NviIngress(), NviEgress(), NviComputeChecksum(), NviDeparser()) main;

@@ -9,14 +9,14 @@ parser NviParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     state start {
         meta.scope = standard_metadata.ingress_port;
         transition select(standard_metadata.ingress_port) {
-            PORT_CPU: packet_out;
+            PORT_CPU: from_agent;
             PORT_UNDERLAY: ethernet;
             PORT_HOST_STACK: accept;
             default: endpoint;
         }
     }
 
-    state packet_out {
+    state from_agent {
         packet.extract(hdr.packet_out);
         meta.scope = hdr.packet_out.port;
         transition select(hdr.packet_out.order, hdr.packet_out.port) {

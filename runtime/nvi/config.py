@@ -1,4 +1,4 @@
-"""What the agents of one process are told when they start. Written by whoever runs them (the emulation, an operator)."""
+"""What the agents of one process are told when they start, by whoever runs them (the emulation, an operator)."""
 
 from __future__ import annotations
 

@@ -1,0 +1,91 @@
+"""Keys: the ports that an agent contributes to its segments. No I/O; time is a parameter.
+
+What must be unique is the pair of ports of a segment, together with its two addresses and protocol, and only at the
+two hosts that use it. The one who offers proposes any key of its own; the one who accepts picks its own such that the
+pair is free. Each checks only what it knows itself: so nobody coordinates beyond the offer.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from msgspec import Struct
+
+from .model import Address
+
+KEY_FIRST, KEY_LAST = 20000, 32767
+"""The range of keys, kept out of the host's own ephemeral ports (`p4src/ids.p4`)."""
+
+SEARCH_LIMIT = 256
+"""Keys that one search looks at before it gives up: exhaustion is a refusal, never a wait."""
+
+
+class Exhausted(Exception):
+    """No free pair was found. The text says for which peer."""
+
+
+class Path(Struct, frozen=True):
+    """Between which addresses, and by which protocol, a pair of keys must be unique."""
+
+    local: Address
+    peer: Address
+    protocol: int
+
+
+class Pair(Struct, frozen=True):
+    """The two ports of a segment, as one of its ends sees them."""
+
+    path: Path
+    local: int
+    peer: int
+
+
+class Keys:
+    """The pairs that one host uses, or has used so recently that a straggler may still carry them."""
+
+    def __init__(self, quarantine: float, first: int = KEY_FIRST, last: int = KEY_LAST) -> None:
+        """`quarantine`: seconds for which a pair rests that the peer has not acknowledged as released."""
+        self.quarantine = quarantine
+        self._first = first
+        self._size = last - first + 1
+        self._next = 0
+        self._busy: set[Pair] = set()
+        self._resting: deque[tuple[float, Pair]] = deque()
+
+    def __len__(self) -> int:
+        """Pairs in use or in quarantine."""
+        return len(self._busy)
+
+    def pick(self, path: Path, peer: int | None) -> int:
+        """A key of our own. With the peer's key known, one with which the pair is free; else any.
+
+        Raises Exhausted after looking at SEARCH_LIMIT keys.
+        """
+        for _ in range(min(SEARCH_LIMIT, self._size)):
+            # Each search goes on where the last one stopped, so a key that was just released is the last to be tried.
+            self._next = (self._next + 1) % self._size
+            key = self._first + self._next
+            if peer is None or Pair(path, key, peer) not in self._busy:
+                return key
+        raise Exhausted(f"no free key among {min(SEARCH_LIMIT, self._size)} tried towards {path.peer.hex()}")
+
+    def take(self, pair: Pair) -> bool:
+        """Use a pair. False if it is in use or resting: it is never taken away from its connection."""
+        if pair in self._busy:
+            return False
+        self._busy.add(pair)
+        return True
+
+    def free(self, pair: Pair) -> None:
+        """The peer has acknowledged that it does not use the pair any more."""
+        self._busy.discard(pair)
+
+    def rest(self, pair: Pair, now: float) -> None:
+        """The pair is not used any more, but the peer has not said that it knows. `now`: seconds, monotonic."""
+        if pair in self._busy:
+            self._resting.append((now + self.quarantine, pair))
+
+    def wake(self, now: float) -> None:
+        """End the quarantine of all pairs whose time has come."""
+        while self._resting and self._resting[0][0] <= now:
+            self._busy.discard(self._resting.popleft()[1])
