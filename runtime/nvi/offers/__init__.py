@@ -1,0 +1,129 @@
+"""Offers: how two agents agree to join a connection.
+
+Every message is typed, versioned and idempotent: said twice, it changes nothing the second time. One small interface
+carries them; `memory` implements it for the agents of one process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Protocol
+
+from msgspec import Struct
+
+from ..model import ConnectionId, End, SegmentEnd
+
+VERSION = 1
+"""Version of the messages. An agent refuses what it does not speak."""
+
+
+class Stamp(Struct, frozen=True, order=True):
+    """When an agent said something, by its own count: later is greater, also across restarts."""
+
+    epoch: int
+    """Persisted, and one more at each start of the agent."""
+    counter: int
+
+
+class Offer(Struct, frozen=True, tag="offer"):
+    """Join this connection: here is my end of the segment between us."""
+
+    version: int
+    stamp: Stamp
+    connection: ConnectionId
+    initiator: End
+    """Which end opened the connection, as far as the sender knows."""
+    first_ttl: int
+    """TTL that the connection's first packet carried."""
+    end: SegmentEnd
+    peer_port: int | None = None
+    """The receiver's own port of a segment that it has forgotten, if the sender still uses it."""
+    resumes: bool = False
+    """The connection was not opened now: the packet at hand could not have opened it."""
+
+
+class Accept(Struct, frozen=True, tag="accept"):
+    """My entries are written; here is my end of the segment."""
+
+    end: SegmentEnd
+
+
+class Reason(StrEnum):
+    """Why an agent refuses."""
+
+    VERSION = "version"
+    STALE = "stale"
+    """An older offer than the one that the connection came from."""
+    CROSSED = "crossed"
+    """The receiver's own offer for the same connection goes first."""
+    UNKNOWN = "unknown"
+    """No such endpoint here."""
+    FORGED = "forged"
+    """The sender does not have the endpoint that it speaks for."""
+    DENIED = "denied"
+    EXHAUSTED = "exhausted"
+    TAKEN = "taken"
+    """The pair of keys is not free here: offer another one."""
+    UNREACHABLE = "unreachable"
+    """No way to the sender's underlay address."""
+    BUSY = "busy"
+    """Not ready, or the switch does not do as it is told: try again later."""
+
+
+class Refuse(Struct, frozen=True, tag="refuse"):
+    """I do not join, and why."""
+
+    reason: Reason
+    text: str
+
+
+class Ask(Struct, frozen=True, tag="ask"):
+    """A packet came along a segment that I do not know; what connection is it of?"""
+
+    version: int
+    host: str
+    protocol: int
+    yours: SegmentEnd
+    """The receiver's end: the packet's source."""
+    mine: SegmentEnd
+    """The sender's end: the packet's destination."""
+
+
+class Release(Struct, frozen=True, tag="release"):
+    """I do not use this segment any more, and have no entries for it."""
+
+    version: int
+    connection: ConnectionId
+    protocol: int
+    yours: SegmentEnd
+    mine: SegmentEnd
+
+
+class Released(Struct, frozen=True, tag="released"):
+    """Neither do I, any more."""
+
+
+Request = Offer | Ask | Release
+Reply = Accept | Refuse | Offer | Released
+"""To an Offer: Accept or Refuse. To an Ask: the Offer as if it were made now, or Refuse. To a Release: Released."""
+
+Handler = Callable[[str, Request], Awaitable[Reply]]
+"""(name of the host that asks, as the transport has authenticated it; what it asks) -> what we answer."""
+
+
+class NoAnswer(Exception):
+    """The other agent did not answer in time, or there is none. The text names it."""
+
+
+class Offers(Protocol):
+    """The way to other agents."""
+
+    async def request(self, sender: str, receiver: str, message: Request) -> Reply:
+        """Ask the agent of another host. Raises NoAnswer."""
+
+    def serve(self, host: str, handler: Handler) -> None:
+        """Answer for a host from now on."""
+
+    def leave(self, host: str) -> None:
+        """Answer no more."""
