@@ -32,9 +32,9 @@ class Side(Struct, frozen=True):
     """TTL of packets that go out here."""
 
 
-def join(one: Side, other: Side, idle_timeout: float, tag: int) -> tuple[ConnectionEntry, ConnectionEntry]:
+def join(one: Side, other: Side, idle_timeout: float, tags: tuple[int, int]) -> tuple[ConnectionEntry, ConnectionEntry]:
     """The two entries that join two segments: what comes in at one side leaves by the other, with its 5-tuple."""
-    return _towards(one, other, idle_timeout, tag), _towards(other, one, idle_timeout, tag)
+    return _towards(one, other, idle_timeout, tags[0]), _towards(other, one, idle_timeout, tags[1])
 
 
 def _towards(come: Side, go: Side, idle_timeout: float, tag: int) -> ConnectionEntry:
@@ -58,18 +58,17 @@ def underlay_side(outgoing: Flow, source_mac: Mac, next_hop: Mac) -> Side:
     return Side(PORT_UNDERLAY, NO_MAC, outgoing.reversed(), source_mac, next_hop, UNDERLAY_TTL)
 
 
-# The tag of an entry tells a restarted agent what the entry itself does not: who opened the connection.
-_TAG_INITIATOR_HERE = 1
+_TAG_FROM_INITIATOR = 1
 
 
-def tag_of(initiator_sends: bool) -> int:
-    """The tag of both entries of a connection; `initiator_sends`: the first side's packets come from the initiator."""
-    return _TAG_INITIATOR_HERE if initiator_sends else 0
+def tag(from_initiator: bool, first_ttl: int) -> int:
+    """What an entry does not say but a restarted agent needs: is its flow the initiator's; the first packet's TTL."""
+    return first_ttl << 8 | (_TAG_FROM_INITIATOR if from_initiator else 0)
 
 
-def initiator_sends(tag: int) -> bool:
-    """The opposite of `tag_of`."""
-    return bool(tag & _TAG_INITIATOR_HERE)
+def untag(tag: int) -> tuple[bool, int]:
+    """The opposite of `tag`: (from_initiator, first_ttl)."""
+    return bool(tag & _TAG_FROM_INITIATOR), tag >> 8 & 0xFF
 
 
 def pair_up(

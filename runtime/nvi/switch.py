@@ -78,7 +78,8 @@ class ConnectionEntry(Struct, frozen=True):
     """An entry of `connections`."""
 
     key: ConnectionKey
-    action: Rewrite | Drop
+    action: Rewrite | Drop | None = None
+    """None where only the key matters: in a DELETE."""
     idle_timeout: float = 0.0
     """Seconds; 0 for none."""
     tag: int = 0

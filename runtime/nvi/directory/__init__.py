@@ -41,7 +41,7 @@ class Directory(Protocol):
         """Say what a tenant's networks and policy are, in place of what was said before."""
 
     async def publish_endpoint(self, endpoint: Endpoint) -> None:
-        """Say where an endpoint is. Raises Conflict if another one of its tenant has its address: the first keeps it."""
+        """Say where an endpoint is. Raises Conflict if another one of its tenant has its address."""
 
     async def withdraw_endpoint(self, endpoint: Endpoint) -> None:
         """Take back what was published; nothing happens if somebody else has published the address since."""

@@ -44,9 +44,11 @@ class Offer(Struct, frozen=True, tag="offer"):
 
 
 class Accept(Struct, frozen=True, tag="accept"):
-    """My entries are written; here is my end of the segment."""
+    """My entries are written; here is my end of the segment, and what I remember of the connection."""
 
     end: SegmentEnd
+    initiator: End
+    first_ttl: int
 
 
 class Reason(StrEnum):
@@ -82,7 +84,6 @@ class Ask(Struct, frozen=True, tag="ask"):
     """A packet came along a segment that I do not know; what connection is it of?"""
 
     version: int
-    host: str
     protocol: int
     yours: SegmentEnd
     """The receiver's end: the packet's source."""
@@ -95,7 +96,6 @@ class Release(Struct, frozen=True, tag="release"):
 
     version: int
     connection: ConnectionId
-    protocol: int
     yours: SegmentEnd
     mine: SegmentEnd
 

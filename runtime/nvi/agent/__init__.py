@@ -1,0 +1,1 @@
+"""The agent of one host: punt -> resolve -> offer -> write -> re-inject; restart; expiry."""

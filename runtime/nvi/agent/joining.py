@@ -1,0 +1,242 @@
+"""The two entries of a connection: written, kept, mended, and gone without a trace.
+
+Whichever way a connection comes about (a first packet, a peer's offer, a stray), it ends up here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from ..formulation import endpoint_side, join, tag, underlay_side
+from ..keys import Pair
+from ..model import Address, ConnectionId, End, Endpoint, Flow, Tenant
+from ..offers import VERSION, NoAnswer, Release, Released
+from ..switch import (
+    NO_MAC,
+    PORT_UNDERLAY,
+    ConnectionEntry,
+    ConnectionKey,
+    DropReason,
+    Operation,
+    Rewrite,
+    SwitchError,
+    Update,
+)
+from .connections import Attachment, Connection, Link
+from .local import CONNECTIONS_SIZE, Local, Refused
+from .refusals import Refusals
+from .underlay import NextHop
+
+PER_ENDPOINT = CONNECTIONS_SIZE // 4
+"""Entries that one endpoint's connections may take up."""
+
+
+class Denied(Refused):
+    """A connection that is refused, and how the switch is to count its packets."""
+
+    def __init__(self, reason: DropReason, text: str) -> None:
+        """`text`: why, for people."""
+        super().__init__(text)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A connection about to be joined, as the host of one of its ends sees it."""
+
+    identity: ConnectionId
+    tenant: Tenant
+    near: Attachment
+    far: Endpoint
+    flow: Flow
+    """Of the packets that `near` sends."""
+    initiator: End
+    first_ttl: int
+    resumes: bool
+    """The packet at hand could not have opened it."""
+
+    @property
+    def opened_here(self) -> bool:
+        """Whether `near` is the initiator."""
+        return self.initiator == End(self.flow.source, self.flow.l4_source)
+
+
+@dataclass(slots=True, eq=False)
+class Waiting:
+    """A connection in the making, and the packets that wait for it."""
+
+    frames: list[tuple[int, bytes]]
+    """(port, frame), in the order of their arrival."""
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once the connection is there, by whoever's offer."""
+
+
+def ingress_key(flow: Flow) -> ConnectionKey:
+    """The key of what comes from the underlay with this 5-tuple."""
+    return ConnectionKey(PORT_UNDERLAY, NO_MAC, flow)
+
+
+class Joiner:
+    """Writes and deletes the entries of one host's connections."""
+
+    def __init__(self, local: Local, refusals: Refusals) -> None:
+        """Start with none."""
+        self._local = local
+        self._refusals = refusals
+        self.waiting: dict[ConnectionId, Waiting] = {}
+        """Connections that our endpoints' packets wait for."""
+
+    def check_room(self, endpoint: Endpoint) -> None:
+        """Raises Denied if the endpoint's share of the switch is used up, or all of it."""
+        local = self._local
+        if local.endpoint_entries(endpoint) >= PER_ENDPOINT:
+            raise Denied(DropReason.EXHAUSTED, f"endpoint {endpoint.name} has as many connections as it may")
+        if 2 * len(local.connections) + len(self._refusals) + 2 * len(self.waiting) > CONNECTIONS_SIZE:
+            raise Denied(DropReason.EXHAUSTED, f"the table of host {local.host.name} is full")
+
+    async def join_here(self, call: Call, there: Attachment) -> None:
+        """Join two endpoints of this host. Raises SwitchError."""
+        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first_ttl)
+        back = call.flow.reversed()
+        other = endpoint_side(call.tenant, call.far, there.port, call.near.endpoint, back, call.first_ttl)
+        entries = join(one, other, self._local.idle_timeout, _tags(call))
+        near = (call.near, there)
+        await self._establish(Connection(call.identity, call.initiator, call.first_ttl, near, None, entries))
+
+    async def join_across(self, call: Call, link: Link, hop: NextHop) -> Connection:
+        """Join an endpoint's segment and the one towards the peer, whose pair of keys is taken already.
+
+        Raises SwitchError or Refused; then the pair is given up, and the peer is told.
+        """
+        path, pair = link.pair.path, link.pair
+        out = Flow(path.local, path.peer, path.protocol, pair.local, pair.peer)
+        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first_ttl)
+        other = underlay_side(out, hop.source_mac, hop.destination_mac)
+        entries = join(one, other, self._local.idle_timeout, _tags(call))
+        connection = Connection(call.identity, call.initiator, call.first_ttl, (call.near,), link, entries)
+        try:
+            await self._establish(connection)
+        except BaseException:
+            self._local.spawn(self.release(call.identity, link))
+            raise
+        return connection
+
+    async def _establish(self, connection: Connection) -> None:
+        """Have the connection in the switch and hold it, in place of an earlier state of the same connection."""
+        local = self._local
+        for near in connection.near:
+            if local.by_port.get(near.port) is not near:
+                raise Refused(f"endpoint {near.endpoint.name} is gone")
+        for key in connection.keys:
+            self._refusals.forget(key)
+        old = local.connections.get(connection.id)
+        first, second = connection.entries
+        # The way in before the way out: no packet leaves whose answer could not come back.
+        await local.put((second, first))
+        now = asyncio.get_running_loop().time()
+        connection.due = now + local.idle_timeout
+        local.connections.add(connection)
+        local.events["connections"] += 1
+        if old is not None:
+            await local.take_away([key for key in old.keys if key not in connection.keys])
+            if old.link is not None and (connection.link is None or old.link.pair != connection.link.pair):
+                local.keys.rest(old.link.pair, now)
+        waiting = self.waiting.get(connection.id)
+        if waiting is not None:
+            waiting.settled.set()
+
+    async def restore(self, connection: Connection) -> None:
+        """Write again what has vanished from the switch. Raises SwitchError."""
+        self._local.events["restored"] += 1
+        await self._local.put(connection.entries)
+
+    async def redirect(self, peer: Address) -> None:
+        """The next hop towards an underlay address has changed: send what is live its new way.
+
+        Raises SwitchError, NoRoute.
+        """
+        local = self._local
+        affected = list(local.connections.towards(peer))
+        if not affected:
+            return
+        hop = await local.underlay.next_hop(peer)
+        updates = []
+        for connection in affected:
+            out, back = connection.entries
+            assert isinstance(out.action, Rewrite)
+            old = out.action
+            action = Rewrite(hop.source_mac, hop.destination_mac, old.flow, old.ttl, old.egress_port)
+            connection.entries = (ConnectionEntry(out.key, action, out.idle_timeout, out.tag), back)
+            updates.append(Update(Operation.MODIFY, connection.entries[0]))
+        await local.switch.write(updates)
+
+    async def close(self, connections: list[Connection]) -> None:
+        """Leave nothing of these connections behind: here at once, at their peers as soon as they hear of it."""
+        local = self._local
+        for connection in connections:
+            local.connections.remove(connection)
+        try:
+            await local.take_away([key for connection in connections for key in connection.keys])
+        finally:
+            for connection in connections:
+                if connection.link is not None:
+                    local.spawn(self.release(connection.id, connection.link))
+
+    async def release(self, identity: ConnectionId, link: Link) -> None:
+        """Tell the peer that we do not use a segment any more; without its word the pair of keys rests for a while."""
+        local = self._local
+        release = Release(VERSION, identity, link.yours, link.mine)
+        try:
+            reply = await local.offers.request(local.host.name, link.peer, release)
+        except NoAnswer:
+            reply = None
+        if isinstance(reply, Released):
+            local.keys.free(link.pair)
+        else:
+            local.keys.rest(link.pair, asyncio.get_running_loop().time())
+
+    async def released(self, sender: str, identity: ConnectionId, pair: Pair) -> None:
+        """The peer does not use a segment any more: neither do we. Raises SwitchError."""
+        local = self._local
+        held = local.connections.get(identity)
+        if held is not None and held.link is not None and held.link.peer == sender and held.link.pair == pair:
+            local.connections.remove(held)
+            await local.take_away(held.keys)
+            local.events["released by peer"] += 1
+        path = pair.path
+        flow = Flow(path.peer, path.local, path.protocol, pair.peer, pair.local)
+        if local.connections.at(ingress_key(flow)) is None:
+            local.keys.free(pair)
+
+    async def age(self) -> None:
+        """Close the connections that have been idle for long enough. Raises SwitchError."""
+        local = self._local
+        now = asyncio.get_running_loop().time()
+        local.keys.wake(now)
+        due = local.connections.pop_due(now)
+        if not due:
+            return
+        try:
+            usages = await local.switch.usage([key for connection in due for key in connection.keys])
+        except SwitchError:
+            for connection in due:
+                local.connections.look_again(connection, now + 1.0)
+            raise
+        idle_ones = []
+        for connection, *used in zip(due, usages[::2], usages[1::2], strict=True):
+            if local.connections.get(connection.id) is not connection:
+                continue
+            # An entry that is not there has not been missed: its next packet would have been punted.
+            idle = min((usage.idle for usage in used if usage is not None), default=local.idle_timeout)
+            if idle >= local.idle_timeout:
+                idle_ones.append(connection)
+            else:
+                local.connections.look_again(connection, now + local.idle_timeout - idle)
+        if idle_ones:
+            local.events["expired"] += len(idle_ones)
+            await self.close(idle_ones)
+
+
+def _tags(call: Call) -> tuple[int, int]:
+    return tag(call.opened_here, call.first_ttl), tag(not call.opened_here, call.first_ttl)

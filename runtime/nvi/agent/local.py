@@ -1,0 +1,112 @@
+"""What the parts of one agent share: its host, its way to the world, and what it holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+import structlog
+
+from ..directory import Directory
+from ..keys import Keys
+from ..model import Address, Endpoint, Host, Tenant
+from ..offers import Offers, Stamp
+from ..switch import ConnectionEntry, ConnectionKey, Operation, Switch, Update, WriteFailed
+from .connections import Attachment, Connections
+from .underlay import Underlay
+
+log = structlog.get_logger()
+
+CONNECTIONS_SIZE = 65536
+"""Entries that the table `connections` has room for (`p4src/ids.p4`)."""
+
+
+class Refused(Exception):
+    """A connection that will not be. The text says why."""
+
+
+class Local:
+    """One host, as its agent sees it."""
+
+    def __init__(
+        self,
+        host: Host,
+        switch: Switch,
+        directory: Directory,
+        offers: Offers,
+        underlay: Underlay,
+        epoch: int,
+        idle_timeout: float,
+    ) -> None:
+        """`epoch`: how many times the agent has started; `idle_timeout`: seconds."""
+        self.host = host
+        self.switch = switch
+        self.directory = directory
+        self.offers = offers
+        self.underlay = underlay
+        self.idle_timeout = idle_timeout
+        self.connections = Connections()
+        self.keys = Keys(quarantine=max(2 * idle_timeout, 60.0))
+        self.by_port: dict[int, Attachment] = {}
+        self.by_name: dict[str, Attachment] = {}
+        self.by_address: dict[tuple[str, Address], Attachment] = {}
+        self.events: Counter[str] = Counter()
+        """What happened, by kind, since the agent started."""
+        self.log = log.bind(host=host.name)
+        self._stamp = Stamp(epoch, 0)
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def stamp(self) -> Stamp:
+        """A stamp later than all before, also those of the agent's earlier lives."""
+        self._stamp = Stamp(self._stamp.epoch, self._stamp.counter + 1)
+        return self._stamp
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do something in the background. What goes wrong there is logged and counted, never lost."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.events["failures"] += 1
+            self.log.error("unexpected failure", error=repr(error), exc_info=error)
+
+    async def stop(self) -> None:
+        """End everything that runs in the background."""
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def tenant(self, name: str) -> Tenant:
+        """A tenant that has endpoints here. Raises Refused if the directory has lost it."""
+        tenant = await self.directory.tenant(name)
+        if tenant is None:
+            raise Refused(f"the directory knows no tenant {name}")
+        return tenant
+
+    async def put(self, entries: Sequence[ConnectionEntry]) -> None:
+        """Have these entries in the switch, whether or not it has entries with their keys. Raises SwitchError."""
+        try:
+            await self.switch.write([Update(Operation.INSERT, entry) for entry in entries])
+        except WriteFailed as failure:
+            if any(status != "ALREADY_EXISTS" for _, status, _ in failure.failures):
+                await self.take_away([entry.key for entry in entries])
+                raise
+            await self.switch.write([Update(Operation.MODIFY, update.entry) for update, _, _ in failure.failures])
+
+    async def take_away(self, keys: Sequence[ConnectionKey]) -> None:
+        """Have no entries with these keys in the switch. Raises SwitchError."""
+        try:
+            await self.switch.write([Update(Operation.DELETE, ConnectionEntry(key)) for key in keys])
+        except WriteFailed as failure:
+            if any(status != "NOT_FOUND" for _, status, _ in failure.failures):
+                raise
+
+    def endpoint_entries(self, endpoint: Endpoint) -> int:
+        """Entries that the connections of a local endpoint take up."""
+        return 2 * len(self.connections.of_port(self.by_name[endpoint.name].port))

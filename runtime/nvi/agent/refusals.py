@@ -1,0 +1,92 @@
+"""Refusals are state too: a flow that is refused gets a short-lived `drop` entry.
+
+So it costs one punt and not one per packet, and its sender is told why, as a router or a firewall would tell it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+
+from ..model import Mac
+from ..packets import Unreachable, destination_unreachable
+from ..switch import ConnectionEntry, ConnectionKey, Drop, DropReason, SwitchError
+from .connections import Attachment
+from .local import Local
+
+PER_ENDPOINT = 64
+"""`drop` entries that one endpoint may cause at a time; beyond them its refused packets go on being punted."""
+
+LIFETIME = {DropReason.UNKNOWN: 5.0, DropReason.DENIED: 5.0, DropReason.UNREACHABLE: 1.0, DropReason.EXHAUSTED: 1.0}
+"""Seconds after which a refused flow is judged anew."""
+
+_CODE = {DropReason.DENIED: Unreachable.ADMINISTRATIVELY_PROHIBITED}
+
+
+class Refusals:
+    """The `drop` entries of one switch."""
+
+    def __init__(self, local: Local) -> None:
+        """Start with none."""
+        self._local = local
+        self._by_port: dict[int, dict[ConnectionKey, asyncio.TimerHandle]] = {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return sum(map(len, self._by_port.values()))
+
+    def keys(self) -> Iterable[ConnectionKey]:
+        """Of all of them."""
+        return [key for refused in self._by_port.values() for key in refused]
+
+    async def refuse(self, sender: Attachment, key: ConnectionKey, reason: DropReason, frame: bytes, text: str) -> None:
+        """Refuse a flow of an endpoint: tell it why, and have the switch drop the rest of it for a while."""
+        local = self._local
+        local.events[f"refused {reason.name.lower()}"] += 1
+        local.log.debug("refused", endpoint=sender.endpoint.name, reason=reason.name, why=text)
+        tenant = await local.tenant(sender.endpoint.tenant)
+        network = tenant.networks[sender.endpoint.network]
+        router_mac: Mac = tenant.gateway_mac(network.name)
+        code = _CODE.get(reason, Unreachable.HOST)
+        local.switch.send(sender.port, destination_unreachable(frame, code, network.gateway, router_mac))
+        refused = self._by_port.setdefault(sender.port, {})
+        if key in refused or len(refused) >= PER_ENDPOINT:
+            return
+        refused[key] = asyncio.get_running_loop().call_later(LIFETIME[reason], self._expire, sender.port, key)
+        try:
+            await local.put([ConnectionEntry(key, Drop(reason))])
+        except SwitchError as error:
+            self.forget(key)
+            local.log.warning("refusal not written", error=str(error))
+
+    def forget(self, key: ConnectionKey) -> None:
+        """The entry with this key, if any, is somebody else's from now on."""
+        refused = self._by_port.get(key.scope)
+        if refused is not None and (timer := refused.pop(key, None)) is not None:
+            timer.cancel()
+            if not refused:
+                del self._by_port[key.scope]
+
+    def forget_all(self) -> None:
+        """None of them is in the switch any more."""
+        for key in self.keys():
+            self.forget(key)
+
+    async def flush(self, port: int) -> None:
+        """Judge anew whatever the endpoint at this port was refused. Raises SwitchError."""
+        keys = list(self._by_port.get(port, ()))
+        for key in keys:
+            self.forget(key)
+        if keys:
+            await self._local.take_away(keys)
+
+    def _expire(self, port: int, key: ConnectionKey) -> None:
+        if key in self._by_port.get(port, ()):
+            self.forget(key)
+            self._local.spawn(self._delete(key))
+
+    async def _delete(self, key: ConnectionKey) -> None:
+        try:
+            await self._local.take_away([key])
+        except SwitchError as error:
+            self._local.log.warning("refusal not taken back", error=str(error))

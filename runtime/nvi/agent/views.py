@@ -1,0 +1,58 @@
+"""What people and programs are shown of a connection. The schema is that of `nvi connections --json`. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ..model import Address, End, Endpoint, Protocol, SegmentEnd, show_address
+from ..switch import Usage
+from .connections import Connection
+
+_PROTOCOL_NAMES: dict[int, str] = {protocol: protocol.name.lower() for protocol in Protocol}
+
+
+def connection_view(
+    host: str,
+    connection: Connection,
+    endpoints: Mapping[tuple[str, Address], Endpoint | None],
+    usages: Sequence[Usage | None],
+) -> dict[str, Any]:
+    """One connection, as the host that holds it sees it."""
+    identity = connection.id
+    responder = identity.high if connection.initiator == identity.low else identity.low
+    used = [usage for usage in usages if usage is not None]
+
+    def end(end: End) -> dict[str, Any]:
+        endpoint = endpoints.get((identity.tenant, end.address))
+        return {
+            "endpoint": endpoint.name if endpoint is not None else None,
+            "address": show_address(end.address),
+            "port": end.port,
+        }
+
+    segments = []
+    if connection.link is not None:
+        mine, yours = connection.link.mine, connection.link.yours
+        opened_here = connection.initiator.address == connection.near[0].endpoint.address
+        first, second = (mine, yours) if opened_here else (yours, mine)
+        segments = [{"from": _segment_end(first), "to": _segment_end(second)}]
+    return {
+        "id": identity.short(),
+        "tenant": identity.tenant,
+        "protocol": _PROTOCOL_NAMES.get(identity.protocol, str(identity.protocol)),
+        "initiator": end(connection.initiator),
+        "responder": end(responder),
+        "segments": segments,
+        "hosts": {
+            host: {
+                "packets": sum(usage.packets for usage in used),
+                "bytes": sum(usage.bytes for usage in used),
+                "idle_seconds": round(min((usage.idle for usage in used), default=0.0), 3),
+            }
+        },
+    }
+
+
+def _segment_end(end: SegmentEnd) -> dict[str, Any]:
+    return {"host": end.host, "address": show_address(end.address), "port": end.port}
