@@ -1,0 +1,113 @@
+"""The running program: tables, counters, meters, registers, and packets going through.
+
+Everything is plain integers here; `service` speaks P4Runtime. One thread may run packets while others read and
+change tables: an entry appears and disappears as a whole.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from . import ir
+from .compiler import Process, compile_program
+from .matching import Entry, Key, RuntimeTable
+from .meters import CounterCells, Meter, MeterCells, MeterConfig
+
+Clock = Callable[[], int]
+"""Monotonic time in ns."""
+
+
+class Engine:
+    """A program and its state."""
+
+    def __init__(self, program: ir.Program, clock: Clock = time.monotonic_ns) -> None:
+        """Raises UnsupportedConstruct if the program cannot be compiled."""
+        self.program = program
+        self.clock = clock
+        self.compiled = compile_program(program)
+        self.tables = {name: RuntimeTable(table) for name, table in program.tables.items()}
+        self.counters = {n: CounterCells(c.size) for n, c in program.counters.items() if c.table is None}
+        self.meters = {n: MeterCells(m.size, m.bytes) for n, m in program.meters.items() if m.table is None}
+        self.registers = {name: [0] * array.size for name, array in program.registers.items()}
+        objects: dict[tuple[str, str], object] = {}
+        for kind, found in (
+            ("table", self.tables),
+            ("counter", self.counters),
+            ("meter", self.meters),
+            ("register", self.registers),
+        ):
+            objects.update({(kind, name): item for name, item in found.items()})
+        self.process: Process = self.compiled.bind(objects, clock, clock())
+        """`process(port, packet) -> [(egress port, packet)]`: one packet, now. Packets for the CPU are in the list too."""
+
+    @classmethod
+    def load(cls, text: str | bytes, clock: Clock = time.monotonic_ns) -> Engine:
+        """An engine for p4c's JSON. Raises ProgramError."""
+        from .program import load
+
+        return cls(load(text), clock)
+
+    # --------------------------------------------------------------------------------------------- tables
+
+    def insert(
+        self, table: str, key: Key, action: int, args: tuple[int, ...], priority: int = 0, timeout: int = 0
+    ) -> Entry:
+        """Add an entry. `timeout` in ns. Raises DuplicateEntry, TableFull."""
+        entry = Entry(key, action, args, priority, timeout)
+        entry.stamp = self.clock()
+        self.tables[table].insert(entry)
+        return entry
+
+    def modify(
+        self, table: str, key: Key, action: int, args: tuple[int, ...], priority: int = 0, timeout: int = 0
+    ) -> Entry:
+        """Change an entry's action; its counter goes on, its timeout starts anew. Raises NoSuchEntry."""
+        entry = self.tables[table].lookup(key, priority)
+        # Code that has read the old action must not get the new arguments: give the packet a consistent pair.
+        changed = Entry(key, action, args, priority, timeout)
+        changed.packets, changed.octets, changed.meter, changed.extra = (
+            entry.packets,
+            entry.octets,
+            entry.meter,
+            entry.extra,
+        )
+        changed.stamp = self.clock()
+        self.tables[table].replace(changed)
+        return changed
+
+    def remove(self, table: str, key: Key, priority: int = 0) -> Entry:
+        """Remove an entry. Raises NoSuchEntry."""
+        return self.tables[table].remove(key, priority)
+
+    def set_default(self, table: str, action: int, args: tuple[int, ...]) -> None:
+        """Change the default entry."""
+        self.tables[table].default = Entry((), action, args)
+
+    def set_direct_meter(self, entry: Entry, config: MeterConfig | None) -> None:
+        """Set or unset the meter of an entry."""
+        entry.meter = None if config is None else Meter(config, self.clock())
+
+    def configure_meter(self, meter: str, index: int, config: MeterConfig | None) -> None:
+        """Set or unset a cell of an indirect meter. Raises IndexError."""
+        self.meters[meter].configure(index, config, self.clock())
+
+    def action_id(self, name: str, table: str | None = None) -> int:
+        """The number of an action; a name may have several, so `table` chooses. Raises KeyError."""
+        candidates = self.program.tables[table].actions if table is not None else tuple(self.program.actions)
+        for number in candidates:
+            if self.program.actions[number].name == name:
+                return number
+        if table is not None and self.program.actions[self.program.tables[table].default.action].name == name:
+            return self.program.tables[table].default.action
+        raise KeyError(name)
+
+    def expired(self, now: int) -> list[tuple[str, Entry]]:
+        """(table, entry) of all that have not been hit for longer than their idle timeout."""
+        return [
+            (name, entry)
+            for name, table in self.tables.items()
+            if table.table.ageing
+            for entry in table.all()
+            if entry.timeout and now - entry.stamp >= entry.timeout
+        ]
