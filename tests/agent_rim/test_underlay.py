@@ -32,6 +32,11 @@ def run(*commands: str) -> None:
         subprocess.run(["ip", *command.split()], check=True, capture_output=True, timeout=10)
 
 
+def batch(namespace: str, commands: str) -> None:
+    """Give all of them to one `ip`."""
+    subprocess.run(["ip", "-n", namespace, "-batch", "-"], input=commands.encode(), check=True, timeout=10)
+
+
 class Lan:
     """`host`, `peer` and `router` on one bridge, each in a namespace of its own."""
 
@@ -273,19 +278,30 @@ async def test_what_is_forgotten_is_not_watched(lan: Lan, followed: Followed) ->
     assert followed.changes.empty()
 
 
-async def test_lost_events_are_made_up_for(lan: Lan, followed: Followed) -> None:
-    await followed.hop("10.1.1.2")
-    for _ in range(8):  # more than fits the buffer, while the loop does not read
-        _flood(lan)
-    lan.ip("host", f"neighbour replace 10.1.1.2 dev nvi0 lladdr {NEW_MAC} nud permanent")
-    assert await followed.change() == read_address("10.1.1.2")
-    assert await followed.hop("10.1.1.2") == hop("10.1.1.1", NEW_MAC)
+async def test_lost_events_are_made_up_for(lan: Lan, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = 0
 
+    def lose(underlay: KernelUnderlay) -> None:
+        nonlocal losses
+        losses += 1
+        on_loss(underlay)
 
-def _flood(lan: Lan) -> None:
-    """A thousand events."""
-    add = "\n".join(f"neighbour replace 10.1.1.{n % 200 + 50} dev nvi0 lladdr 02:00:00:00:01:01" for n in range(1000))
-    subprocess.run(["ip", "-n", lan.name("host"), "-batch", "-"], input=add.encode(), check=True)
+    on_loss = KernelUnderlay._on_loss
+    monkeypatch.setattr(KernelUnderlay, "_on_loss", lose)
+    monkeypatch.setattr("nvi.agent.netlink._RECEIVE_BUFFER", 4096)
+    followed = Followed(KernelUnderlay(lan.path("host"), "nvi0"))
+    await followed.underlay.start()
+    try:
+        await followed.hop("10.1.1.2")
+        others = "\n".join(f"neighbour add 10.1.1.{n} dev nvi0 lladdr {NEW_MAC}" for n in range(20, 250))
+        change = f"neighbour replace 10.1.1.2 dev nvi0 lladdr {NEW_MAC} nud permanent"
+        # All of it while the loop does not read.
+        batch(lan.name("host"), f"{others}\n{change}")
+        assert await followed.change() == read_address("10.1.1.2")
+        assert await followed.hop("10.1.1.2") == hop("10.1.1.1", NEW_MAC)
+        assert losses
+    finally:
+        await followed.underlay.close()
 
 
 async def test_a_namespace_that_is_not_there() -> None:
