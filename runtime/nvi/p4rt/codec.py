@@ -1,0 +1,441 @@
+"""Entries, packets and errors <-> P4Runtime messages. No I/O.
+
+Values are sent padded to whole bytes, which every server must accept (section 8.3, Bytestrings): so they have a known
+size, and fill the holes of a pattern that is serialized once. What comes back may be canonical, that is without
+leading zeros, and is padded again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+from google.protobuf.message import DecodeError
+
+from ..checksum import change
+from ..model import Flow, Protocol
+from ..packets import ECHO_PORT, ECHO_PORT_ALTERNATIVE
+from ..switch import (
+    ConnectionEntry,
+    ConnectionKey,
+    Drop,
+    DropReason,
+    GuardEntry,
+    NeighbourEntry,
+    Operation,
+    Punt,
+    PuntReason,
+    Rewrite,
+    Update,
+    Usage,
+)
+from .messages import p4r, rpc_code, rpc_status
+from .pipeline import Field, Group, Pipeline, nvi_pipeline
+from .wire import Pattern, hole, nested, number, varint
+
+NANOSECONDS = 1_000_000_000
+
+_STATUS_NAMES: dict[int, str] = {value: name for name, value in rpc_code.Code.items()}
+_INVERSE_15625 = pow(15625, -1, 1 << 26)
+_STAND_INS = (ECHO_PORT, ECHO_PORT_ALTERNATIVE)
+
+
+class Change(NamedTuple):
+    """An update, ready to be sent."""
+
+    key: Hashable
+    """What it changes. Of two updates with the same key the order matters."""
+    message: bytes
+    """One `updates` field of a WriteRequest. Serializations of a repeated field are concatenated freely."""
+
+
+class UpdateError(NamedTuple):
+    """The outcome of one update of a batch (p4.v1.Error)."""
+
+    status: str
+    """Name of a gRPC status; "OK" if it was done."""
+    message: str
+
+
+class Codec:
+    """Translates for one compiled pipeline.
+
+    Raises KeyError or ValueError when made for a pipeline whose tables and actions are not those of `nvi.switch`.
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        connections = pipeline.table("connections")
+        self._connection_table = connections.id
+        self._connection_key = _in_order(
+            connections, "scope", "source_mac", "source", "destination", "protocol", "l4_source", "l4_destination"
+        )
+        guard = pipeline.table("guard")
+        self._guard_table = guard.id
+        self._guard_key = _in_order(guard, "port", "mac", "address")
+        neighbours = pipeline.table("neighbours")
+        self._neighbour_table = neighbours.id
+        self._neighbour_key = _in_order(neighbours, "network", "address")
+
+        rewrite, drop = pipeline.action("rewrite"), pipeline.action("drop")
+        admit, reply = pipeline.action("admit"), pipeline.action("reply")
+        self._rewrite_id, self._drop_id = rewrite.id, drop.id
+        self._rewrite_parameters = _in_order(
+            rewrite,
+            "ethernet_source",
+            "ethernet_destination",
+            "source",
+            "destination",
+            "l4_source",
+            "l4_destination",
+            "ttl",
+            "ipv4_delta",
+            "l4_delta",
+            "egress_port",
+        )
+        self._drop_parameters = _in_order(drop, "reason")
+        self._admit_parameters = _in_order(admit, "network")
+        self._reply_parameters = _in_order(reply, "mac")
+
+        self._rewrite = _Entries(connections.id, self._connection_key, rewrite.id, self._rewrite_parameters)
+        self._drop = _Entries(connections.id, self._connection_key, drop.id, self._drop_parameters)
+        self._guard = _Entries(guard.id, self._guard_key, admit.id, self._admit_parameters)
+        self._neighbour = _Entries(neighbours.id, self._neighbour_key, reply.id, self._reply_parameters)
+        self._usage_request = nested(
+            p4r.ReadRequest.ENTITIES_FIELD_NUMBER,
+            nested(
+                p4r.Entity.TABLE_ENTRY_FIELD_NUMBER,
+                _key_pattern(connections.id, self._connection_key),
+                nested(p4r.TableEntry.COUNTER_DATA_FIELD_NUMBER),
+                nested(p4r.TableEntry.TIME_SINCE_LAST_HIT_FIELD_NUMBER),
+            ),
+        )
+
+        self._drops_id = pipeline.counter_id("drops")
+        self._reasons = 1 << drop["reason"].bits
+        self._punts_id = pipeline.meter_id("punts")
+
+        self._in_port, self._in_reason = (
+            f.id for f in _in_order(pipeline.header("packet_in"), "ingress_port", "reason")
+        )
+        self._out_port, self._out_order = _in_order(pipeline.header("packet_out"), "port", "order")
+        orders = pipeline.enum("PacketOutOrder")
+        self.reinject, self.send = orders["REINJECT"], orders["SEND"]
+        """Values of packet_out.order."""
+        self._out_metadata: dict[tuple[int, int], bytes] = {}
+
+    # Writing.
+
+    def encode(self, update: Update) -> Change:
+        """An update of any table."""
+        entry = update.entry
+        operation = update.operation
+        if type(entry) is ConnectionEntry:
+            return Change(entry.key, self._encode_connection(operation, entry))
+        if type(entry) is GuardEntry:
+            guarded = (entry.port.to_bytes(2), entry.mac, entry.address)
+            return Change(guarded, self._guard.fill(operation, guarded, (entry.network.to_bytes(2),)))
+        if type(entry) is NeighbourEntry:
+            owned = (entry.network.to_bytes(2), entry.address)
+            return Change(owned, self._neighbour.fill(operation, owned, (entry.mac,)))
+        raise TypeError(f"not an entry: {entry!r}")
+
+    def _encode_connection(self, operation: Operation, entry: ConnectionEntry) -> bytes:
+        key = _connection_values(entry.key)
+        action = entry.action
+        tail = _tail(entry.idle_timeout, entry.tag)
+        if type(action) is Rewrite:
+            ipv4_delta, l4_delta = checksum_deltas(entry.key.flow, action.flow, action.ttl)
+            new = action.flow
+            values = (
+                action.ethernet_source,
+                action.ethernet_destination,
+                new.source,
+                new.destination,
+                new.l4_source.to_bytes(2),
+                new.l4_destination.to_bytes(2),
+                action.ttl.to_bytes(1),
+                ipv4_delta.to_bytes(2),
+                l4_delta.to_bytes(2),
+                action.egress_port.to_bytes(2),
+            )
+            return self._rewrite.fill(operation, key, values, tail)
+        if type(action) is Drop:
+            return self._drop.fill(operation, key, (action.reason.to_bytes(1),), tail)
+        raise TypeError(f"not an action: {action!r}")
+
+    def encode_punt_limit(self, port: int, rate: int, burst: int) -> Change:
+        """The meter of the port's punts: `rate` packets per second, up to `burst` at once.
+
+        A two-rate meter (RFC 2698) marks red what exceeds the peak rate, and the pipeline looks for red only; so both
+        rates are the same. A meter is modified, never inserted (section 9.4.2).
+        """
+        config = p4r.MeterConfig(cir=rate, cburst=burst, pir=rate, pburst=burst)
+        meter = p4r.MeterEntry(meter_id=self._punts_id, index=p4r.Index(index=port), config=config)
+        update = p4r.Update(type=p4r.Update.MODIFY, entity=p4r.Entity(meter_entry=meter))
+        return Change(("punts", port), p4r.WriteRequest(updates=[update]).SerializeToString())
+
+    # Reading.
+
+    def encode_usage_request(self, keys: Iterable[ConnectionKey]) -> bytes:
+        """`entities` of a ReadRequest that asks for the counters and the age of these entries."""
+        fill = self._usage_request.fill
+        return b"".join([fill(_connection_values(key)) for key in keys])
+
+    def encode_drops_request(self, ports: Iterable[int]) -> bytes:
+        """`entities` of a ReadRequest that asks for all drop counters of these ports."""
+        request = p4r.ReadRequest()
+        for port in ports:
+            for reason in DropReason:
+                counter = request.entities.add().counter_entry
+                counter.counter_id = self._drops_id
+                counter.index.index = self._reasons * port + reason
+        return request.SerializeToString()
+
+    @property
+    def all_connections(self) -> bytes:
+        """`entities` of a ReadRequest for all of `connections`."""
+        return _wildcard(self._connection_table)
+
+    @property
+    def all_guard(self) -> bytes:
+        """`entities` of a ReadRequest for all of `guard`."""
+        return _wildcard(self._guard_table)
+
+    @property
+    def all_neighbours(self) -> bytes:
+        """`entities` of a ReadRequest for all of `neighbours`."""
+        return _wildcard(self._neighbour_table)
+
+    def decode_connection(self, entry: p4r.TableEntry) -> ConnectionEntry:
+        """An entry of `connections`. Raises ValueError if it is not one that `encode` makes."""
+        key = self._decode_key(entry)
+        action = entry.action.action
+        if action.action_id == self._drop_id:
+            (reason,) = _values(action.params, self._drop_parameters)
+            decoded: Rewrite | Drop = Drop(DropReason(int.from_bytes(reason)))
+        elif action.action_id == self._rewrite_id:
+            source_mac, destination_mac, source, destination, l4_source, l4_destination, ttl, _, _, port = _values(
+                action.params, self._rewrite_parameters
+            )
+            flow = Flow(
+                source, destination, key.flow.protocol, int.from_bytes(l4_source), int.from_bytes(l4_destination)
+            )
+            decoded = Rewrite(source_mac, destination_mac, flow, int.from_bytes(ttl), int.from_bytes(port))
+        else:
+            raise ValueError(f"an entry of connections has the action {action.action_id:#x}, which is not NVI's")
+        return ConnectionEntry(key, decoded, entry.idle_timeout_ns / NANOSECONDS, entry.controller_metadata)
+
+    def decode_guard(self, entry: p4r.TableEntry) -> GuardEntry:
+        """An entry of `guard`."""
+        port, mac, address = _match(entry, self._guard_key)
+        (network,) = _values(entry.action.action.params, self._admit_parameters)
+        return GuardEntry(int.from_bytes(port), mac, address, int.from_bytes(network))
+
+    def decode_neighbour(self, entry: p4r.TableEntry) -> NeighbourEntry:
+        """An entry of `neighbours`."""
+        network, address = _match(entry, self._neighbour_key)
+        (mac,) = _values(entry.action.action.params, self._reply_parameters)
+        return NeighbourEntry(int.from_bytes(network), address, mac)
+
+    def decode_usage(self, entry: p4r.TableEntry) -> tuple[ConnectionKey, Usage]:
+        """An answer to `encode_usage_request`."""
+        counted = entry.counter_data
+        idle = elapsed(entry.time_since_last_hit.elapsed_ns, entry.idle_timeout_ns) / NANOSECONDS
+        return self._decode_key(entry), Usage(idle, counted.packet_count, counted.byte_count)
+
+    def decode_drops(self, entry: p4r.CounterEntry) -> tuple[int, DropReason, int]:
+        """Port, reason, packets."""
+        port, reason = divmod(entry.index.index, self._reasons)
+        return port, DropReason(reason), entry.data.packet_count
+
+    def _decode_key(self, entry: p4r.TableEntry) -> ConnectionKey:
+        scope, mac, source, destination, protocol, l4_source, l4_destination = _match(entry, self._connection_key)
+        flow = Flow(source, destination, protocol[0], int.from_bytes(l4_source), int.from_bytes(l4_destination))
+        return ConnectionKey(int.from_bytes(scope), mac, flow)
+
+    # Packets.
+
+    def encode_packet_out(self, order: int, port: int, packet: bytes) -> bytes:
+        """A StreamMessageRequest."""
+        metadata = self._out_metadata.get((order, port))
+        if metadata is None:
+            values = ((self._out_port, port), (self._out_order, order))
+            metadata = self._out_metadata[order, port] = p4r.PacketOut(
+                metadata=[p4r.PacketMetadata(metadata_id=f.id, value=v.to_bytes(f.size)) for f, v in values]
+            ).SerializeToString()
+        payload = b"%b%b%b" % (_PAYLOAD_TAG, varint(len(packet)), packet)
+        return b"%b%b%b%b" % (_PACKET_TAG, varint(len(payload) + len(metadata)), payload, metadata)
+
+    def decode_packet_in(self, message: p4r.PacketIn) -> Punt:
+        """A packet from the switch. Raises ValueError if its metadata make no sense."""
+        port = reason = 0
+        for metadata in message.metadata:
+            if metadata.metadata_id == self._in_port:
+                port = int.from_bytes(metadata.value)
+            elif metadata.metadata_id == self._in_reason:
+                reason = int.from_bytes(metadata.value)
+        return Punt(port, PuntReason(reason), message.payload)
+
+
+@cache
+def nvi_codec() -> Codec:
+    """For the pipeline that this package comes with."""
+    return Codec(nvi_pipeline())
+
+
+def checksum_deltas(old: Flow, new: Flow, ttl: int) -> tuple[int, int]:
+    """`ipv4_delta` and `l4_delta` of the action `rewrite`, as p4src/connections.p4 defines them (RFC 1624).
+
+    The first leaves out the old TTL, which only the switch knows. The second covers what the transport checksum does:
+    for TCP and UDP the addresses of the pseudo header and the ports, for an ICMP echo only its identifier.
+    """
+    old_addresses = int.from_bytes(old.source + old.destination)
+    new_addresses = int.from_bytes(new.source + new.destination)
+    ipv4_delta = change(new_addresses + (ttl << 8), old_addresses)
+    if old.protocol != Protocol.ICMP:
+        # The place of a word in a sum does not matter: the ports need not be appended to the addresses.
+        l4_delta = change(
+            new_addresses + new.l4_source + new.l4_destination, old_addresses + old.l4_source + old.l4_destination
+        )
+    elif old.l4_destination in _STAND_INS and new.l4_destination in _STAND_INS:  # a request: the source identifies
+        l4_delta = change(new.l4_source, old.l4_source)
+    else:
+        l4_delta = change(new.l4_destination, old.l4_destination)
+    return ipv4_delta, l4_delta
+
+
+def elapsed(reported: int, timeout: int) -> int:
+    """What `time_since_last_hit.elapsed_ns` should have been, given the entry's `idle_timeout_ns`.
+
+    BMv2 has milliseconds, and PI makes `timeout - remaining milliseconds * 1000000` of them, with a product of 32 bits
+    (`_pi_table_entry_get_remaining_ttl`, PI/src/pi_tables_imp.cpp): timeouts above 4.29 s come out wrong. As 1000000 is
+    64 * 15625, and 15625 is odd, the product still tells the milliseconds modulo 2**26, which is 18 hours. One number
+    in a hundred thousand looks like such a product by chance, if the timeout is 30 s; there it is wrong once.
+    """
+    remaining = timeout - reported
+    if 0 < remaining < 1 << 32 and not remaining % 64:
+        unwrapped = remaining // 64 * _INVERSE_15625 % (1 << 26) * 1_000_000
+        if unwrapped <= timeout:
+            return timeout - unwrapped
+    return reported
+
+
+def decode_write_errors(details: bytes) -> list[UpdateError]:
+    """The outcome of each update of a failed batch, in order (section 12.3), from `grpc-status-details-bin`.
+
+    Empty if `details` are not what the specification says.
+    """
+    try:
+        errors = [p4r.Error.FromString(detail.value) for detail in rpc_status.Status.FromString(details).details]
+    except DecodeError:
+        return []
+    return [UpdateError(_STATUS_NAMES.get(error.canonical_code, "UNKNOWN"), error.message) for error in errors]
+
+
+_PACKET_TAG = nested(p4r.StreamMessageRequest.PACKET_FIELD_NUMBER).fill(())[:-1]
+_PAYLOAD_TAG = nested(p4r.PacketOut.PAYLOAD_FIELD_NUMBER).fill(())[:-1]
+
+
+class _Entries:
+    """Patterns of updates of one table with one action."""
+
+    __slots__ = ("_action", "_key", "_patterns")
+
+    def __init__(self, table: int, key: Sequence[Field], action: int, parameters: Sequence[Field]) -> None:
+        self._key = _key_pattern(table, key)
+        self._action = _action_pattern(action, parameters)
+        self._patterns: tuple[dict[int, Pattern], ...] = tuple({} for _ in range(max(Operation) + 1))
+        """By operation and size of the tail."""
+
+    def fill(
+        self, operation: Operation, key: tuple[bytes, ...], parameters: tuple[bytes, ...], tail: bytes = b""
+    ) -> bytes:
+        """An `updates` field of a WriteRequest. `tail`: further fields of the TableEntry, serialized."""
+        if operation is Operation.DELETE:  # only the key counts (section 12)
+            return self._pattern(operation, 0).fill(key)
+        return self._pattern(operation, len(tail)).fill((*key, *parameters, tail))
+
+    def _pattern(self, operation: Operation, tail: int) -> Pattern:
+        pattern = self._patterns[operation].get(tail)
+        if pattern is None:
+            entry = self._key if operation is Operation.DELETE else self._key + self._action + hole(tail)
+            pattern = self._patterns[operation][tail] = nested(
+                p4r.WriteRequest.UPDATES_FIELD_NUMBER,
+                number(p4r.Update.TYPE_FIELD_NUMBER, operation),
+                nested(p4r.Update.ENTITY_FIELD_NUMBER, nested(p4r.Entity.TABLE_ENTRY_FIELD_NUMBER, entry)),
+            )
+        return pattern
+
+
+def _key_pattern(table: int, key: Sequence[Field]) -> Pattern:
+    pattern = number(p4r.TableEntry.TABLE_ID_FIELD_NUMBER, table)
+    for field in key:
+        value = nested(p4r.FieldMatch.Exact.VALUE_FIELD_NUMBER, hole(field.size))
+        pattern += nested(
+            p4r.TableEntry.MATCH_FIELD_NUMBER,
+            number(p4r.FieldMatch.FIELD_ID_FIELD_NUMBER, field.id),
+            nested(p4r.FieldMatch.EXACT_FIELD_NUMBER, value),
+        )
+    return pattern
+
+
+def _action_pattern(action: int, parameters: Sequence[Field]) -> Pattern:
+    pattern = number(p4r.Action.ACTION_ID_FIELD_NUMBER, action)
+    for field in parameters:
+        pattern += nested(
+            p4r.Action.PARAMS_FIELD_NUMBER,
+            number(p4r.Action.Param.PARAM_ID_FIELD_NUMBER, field.id),
+            nested(p4r.Action.Param.VALUE_FIELD_NUMBER, hole(field.size)),
+        )
+    return nested(p4r.TableEntry.ACTION_FIELD_NUMBER, nested(p4r.TableAction.ACTION_FIELD_NUMBER, pattern))
+
+
+def _wildcard(table: int) -> bytes:
+    return p4r.ReadRequest(entities=[p4r.Entity(table_entry=p4r.TableEntry(table_id=table))]).SerializeToString()
+
+
+def _connection_values(key: ConnectionKey) -> tuple[bytes, ...]:
+    flow = key.flow
+    return (
+        key.scope.to_bytes(2),
+        key.source_mac,
+        flow.source,
+        flow.destination,
+        flow.protocol.to_bytes(1),
+        flow.l4_source.to_bytes(2),
+        flow.l4_destination.to_bytes(2),
+    )
+
+
+@cache
+def _timeout(seconds: float) -> bytes:
+    """The field idle_timeout_ns. A farm has a handful of timeouts."""
+    return p4r.TableEntry(idle_timeout_ns=round(seconds * NANOSECONDS)).SerializeToString()
+
+
+_TAG_TAG = number(p4r.TableEntry.CONTROLLER_METADATA_FIELD_NUMBER, 0).fill(())[:-1]
+
+
+def _tail(idle_timeout: float, tag: int) -> bytes:
+    """The fields of a TableEntry that are not strings of a fixed size."""
+    return _TAG_TAG + varint(tag) + _timeout(idle_timeout) if tag else _timeout(idle_timeout)
+
+
+def _in_order(group: Group, *names: str) -> tuple[Field, ...]:
+    """All fields of the group, in the order of `names`, which is that of the code here."""
+    if sorted(names) != sorted(field.name for field in group.fields):
+        raise ValueError(f"the P4Info's {group.name} has other fields than {names}")
+    return tuple(group[name] for name in names)
+
+
+def _match(entry: p4r.TableEntry, fields: Sequence[Field]) -> list[bytes]:
+    """The key, padded, in the order of `fields`."""
+    values = {match.field_id: match.exact.value for match in entry.match}
+    return [values[field.id].rjust(field.size, b"\0") for field in fields]
+
+
+def _values(params: Iterable[p4r.Action.Param], fields: Sequence[Field]) -> list[bytes]:
+    """An action's parameters, padded, in the order of `fields`."""
+    values = {param.param_id: param.value for param in params}
+    return [values[field.id].rjust(field.size, b"\0") for field in fields]
