@@ -1,0 +1,227 @@
+"""The local API of one agent: HTTP and JSON on a UNIX socket, for its orchestrator and for people.
+
+    GET    /status             how the agent is
+    GET    /connections        {"schema": 1, "connections": [...]}
+    GET    /endpoints          {"schema": 1, "endpoints": [...]}
+    PUT    /endpoints/{name}   {"tenant", "network", "mac", "address", "port"}; idempotent
+    DELETE /endpoints/{name}
+
+What cannot be done is answered with `{"error": ...}`, a sentence that says what, where, and what to do about it: 400
+for a request that makes no sense, 404 for what does not exist, 409 for what contradicts what the agent holds, 503 for
+what may be possible later.
+
+Whoever can open the socket is trusted: it is the owner's only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from ..directory import DirectoryError
+from ..model import Endpoint
+from ..switch import SwitchError
+from .notation import EndpointProperties, NamedEndpoint
+from .state import StateError
+
+SCHEMA = 1
+"""Of the lists. What is added to them leaves it as it is."""
+
+_LONGEST_PATH = 107
+"""Bytes of a UNIX socket's path (`sun_path` in unix(7), without its terminator)."""
+
+_log = structlog.get_logger()
+
+
+class Served(Protocol):
+    """What the API asks of an agent."""
+
+    async def add_endpoint(self, endpoint: Endpoint, port: int) -> None:
+        """Idempotent. Raises ValueError with a sentence."""
+
+    async def remove_endpoint(self, name: str) -> None:
+        """Raises KeyError if it is not here."""
+
+    def endpoints(self) -> list[tuple[Endpoint, int]]:
+        """The endpoints of the host, and their ports."""
+
+    async def connections(self) -> list[dict[str, Any]]:
+        """Ready for JSON."""
+
+    async def status(self) -> dict[str, Any]:
+        """Ready for JSON."""
+
+
+class Api:
+    """Serves one agent."""
+
+    def __init__(self, agent: Served, host: str, path: str | Path) -> None:
+        """`host`: name of the agent's host; `path`: of the socket."""
+        self._path = Path(path)
+        self._inode = 0
+        self._config = uvicorn.Config(
+            application(agent, host),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            log_level="warning",
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(self._config)
+
+    async def start(self) -> None:
+        """Accept requests once this returns. Raises OSError with a sentence if the socket cannot be had."""
+        sock = _bind(self._path)
+        self._inode = self._path.stat().st_ino
+        # What Server.serve does, without its signal handlers, and without its loop, which wakes up ten times a second
+        # to renew a header that we do not send.
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        await self._server.startup(sockets=[sock])
+
+    async def stop(self) -> None:
+        """Answer what has been asked, and take the socket away."""
+        if not self._server.started:
+            return
+        await self._server.shutdown()
+        with contextlib.suppress(FileNotFoundError):
+            if self._path.stat().st_ino == self._inode:  # not the successor's
+                self._path.unlink()
+
+
+def application(agent: Served, host: str) -> Starlette:
+    """The API as an ASGI application."""
+
+    async def status(_: Request) -> Response:
+        return _json(await agent.status())
+
+    async def connections(_: Request) -> Response:
+        return _json({"schema": SCHEMA, "connections": await agent.connections()})
+
+    async def endpoints(_: Request) -> Response:
+        listed = [NamedEndpoint.of(endpoint, port) for endpoint, port in agent.endpoints()]
+        return _json({"schema": SCHEMA, "endpoints": listed})
+
+    async def put_endpoint(request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            properties = msgspec.json.decode(await request.body(), type=EndpointProperties)
+            endpoint, port = properties.read(name, host)
+        except ValueError as error:  # msgspec's errors are ValueErrors, too
+            raise HTTPException(400, f"endpoint {name} on host {host} is not understood: {error}") from None
+        try:
+            await agent.add_endpoint(endpoint, port)
+        except ValueError as error:
+            raise HTTPException(409, f"endpoint {name} is not added to host {host}: {error}") from None
+        return _json(NamedEndpoint.of(endpoint, port))
+
+    async def delete_endpoint(request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            await agent.remove_endpoint(name)
+        except KeyError:
+            text = f"there is no endpoint {name} on host {host}; GET /endpoints lists those that are there"
+            raise HTTPException(404, text) from None
+        return Response(status_code=204)
+
+    def route(method: str, path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
+        return Route(path, _guarded(handler, host), methods=[method])
+
+    return Starlette(
+        routes=[
+            route("GET", "/status", status),
+            route("GET", "/connections", connections),
+            route("GET", "/endpoints", endpoints),
+            route("PUT", "/endpoints/{name}", put_endpoint),
+            route("DELETE", "/endpoints/{name}", delete_endpoint),
+        ],
+        exception_handlers={HTTPException: _refuse},
+    )
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    """The answer to what Starlette or a handler does not accept."""
+    assert isinstance(error, HTTPException)
+    text = error.detail
+    if text in ("Not Found", "Method Not Allowed"):  # Starlette's own words
+        text = (
+            f"{request.method} {request.url.path} is nothing that this agent does; it answers GET /status, "
+            "/connections and /endpoints, and PUT and DELETE /endpoints/NAME"
+        )
+    return _json({"error": text}, error.status_code)
+
+
+def _guarded(handler: Callable[[Request], Awaitable[Response]], host: str) -> Callable[[Request], Awaitable[Response]]:
+    """The handler, of which no other exception gets out than HTTPException."""
+
+    async def answer(request: Request) -> Response:
+        try:
+            return await handler(request)
+        except HTTPException:
+            raise
+        except (DirectoryError, StateError, SwitchError) as error:
+            raise HTTPException(503, f"host {host}: {error}") from None
+        except Exception:
+            _log.exception("request failed", host=host, request=f"{request.method} {request.url.path}")
+            text = f"the agent of host {host} failed unexpectedly; its log says how, please report it"
+            raise HTTPException(500, text) from None
+
+    return answer
+
+
+def _bind(path: Path) -> socket.socket:
+    """A socket at `path` that only its owner may open. Raises OSError with a sentence."""
+    if len(bytes(path)) > _LONGEST_PATH:
+        raise OSError(f"the path of the API socket {path} is longer than {_LONGEST_PATH} bytes; choose a shorter one")
+    _clear(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(bytes(path))
+        path.chmod(0o600)  # nobody can have connected yet: nothing listens
+    except OSError as error:
+        sock.close()
+        raise OSError(
+            error.errno, f"cannot make the API socket {path}: {error.strerror}; check the directory"
+        ) from None
+    return sock
+
+
+def _clear(path: Path) -> None:
+    """Remove what an agent that was killed has left behind."""
+    try:
+        mode = path.lstat().st_mode
+    except OSError:  # nothing there, or nothing that we may see: then bind says why
+        return
+    if not stat.S_ISSOCK(mode):
+        raise OSError(f"{path}, where the API socket belongs, is something else; choose another path, or move it away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(bytes(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
+            pass
+    raise OSError(f"another process serves {path}; stop that agent first, or choose another path")

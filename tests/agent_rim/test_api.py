@@ -1,0 +1,225 @@
+"""The local API as its users see it: over the socket, with their mistakes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+
+from nvi.agent.api import Api
+from nvi.directory import DirectoryError
+from nvi.model import Endpoint, read_address, read_mac
+from nvi.switch import SwitchError
+
+WEB1 = {"tenant": "acme", "network": "web", "mac": "02:00:00:00:00:01", "address": "10.0.0.1", "port": 16}
+
+
+class FakeAgent:
+    """As much of an agent as the API needs."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, tuple[Endpoint, int]] = {}
+        self.trouble: Exception | None = None
+
+    async def add_endpoint(self, endpoint: Endpoint, port: int) -> None:
+        if self.held.get(endpoint.name, (endpoint, port)) != (endpoint, port):
+            raise ValueError("it is there already, with other properties: remove it first")
+        self.held[endpoint.name] = endpoint, port
+
+    async def remove_endpoint(self, name: str) -> None:
+        del self.held[name]
+
+    def endpoints(self) -> list[tuple[Endpoint, int]]:
+        return list(self.held.values())
+
+    async def connections(self) -> list[dict[str, Any]]:
+        if self.trouble is not None:
+            raise self.trouble
+        return [{"id": "0123456789ab"}]
+
+    async def status(self) -> dict[str, Any]:
+        return {"schema": 1, "state": "primary"}
+
+
+@pytest.fixture
+def agent() -> FakeAgent:
+    return FakeAgent()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "h1.sock"
+
+
+@pytest.fixture
+async def client(agent: FakeAgent, path: Path) -> AsyncIterator[httpx.AsyncClient]:
+    api = Api(agent, "h1", path)
+    await api.start()
+    async with connect(path) as client:
+        yield client
+    await api.stop()
+
+
+def connect(path: Path) -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(path)), base_url="http://agent")
+
+
+def permissions(path: Path) -> int | None:
+    return stat.S_IMODE(path.stat().st_mode) if path.exists() else None
+
+
+def refused(response: httpx.Response, status: int) -> str:
+    """The sentence with which it was refused."""
+    assert response.status_code == status
+    assert list(response.json()) == ["error"]
+    text = response.json()["error"]
+    assert isinstance(text, str)
+    assert "Traceback" not in text
+    return text
+
+
+async def test_what_it_shows(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/status")).json() == {"schema": 1, "state": "primary"}
+    assert (await client.get("/connections")).json() == {"schema": 1, "connections": [{"id": "0123456789ab"}]}
+    assert (await client.get("/endpoints")).json() == {"schema": 1, "endpoints": []}
+
+
+async def test_endpoints_come_and_go(client: httpx.AsyncClient, agent: FakeAgent) -> None:
+    for _ in range(2):
+        response = await client.put("/endpoints/web1", json=WEB1)
+        assert (response.status_code, response.json()) == (200, {**WEB1, "name": "web1", "host": "h1"})
+    endpoint = Endpoint("web1", "acme", "web", read_mac("02:00:00:00:00:01"), read_address("10.0.0.1"), "h1")
+    assert agent.held == {"web1": (endpoint, 16)}
+    listed = (await client.get("/endpoints")).json()
+    assert listed == {"schema": 1, "endpoints": [{**WEB1, "name": "web1", "host": "h1"}]}
+    assert (await client.delete("/endpoints/web1")).status_code == 204
+    assert agent.held == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"mac": "02:00:00:00:00"}, "mac: '02:00:00:00:00' is not a MAC address; write it like"),
+        ({"mac": "zz"}, "mac: 'zz' is not a MAC address"),
+        ({"address": "10.0.0.256"}, "address: '10.0.0.256' is not an IP address; write it like"),
+        ({"port": "16"}, "Expected `int`, got `str` - at `$.port`"),
+        ({"host": "h2"}, "unknown field `host`"),
+        ({"tenant": None}, "Expected `str`, got `null` - at `$.tenant`"),
+    ],
+)
+async def test_bad_properties_are_named(client: httpx.AsyncClient, change: dict[str, object], says: str) -> None:
+    text = refused(await client.put("/endpoints/web1", json={**WEB1, **change}), 400)
+    assert "web1" in text
+    assert "h1" in text
+    assert says in text
+
+
+@pytest.mark.parametrize("body", ["", "[]", "{", "\x00", "nonsense"])
+async def test_a_body_that_makes_no_sense(client: httpx.AsyncClient, body: str) -> None:
+    refused(await client.put("/endpoints/web1", content=body), 400)
+
+
+async def test_a_missing_property(client: httpx.AsyncClient) -> None:
+    body = {name: value for name, value in WEB1.items() if name != "mac"}
+    assert "missing required field `mac`" in refused(await client.put("/endpoints/web1", json=body), 400)
+
+
+async def test_what_contradicts_the_agent(client: httpx.AsyncClient) -> None:
+    await client.put("/endpoints/web1", json=WEB1)
+    text = refused(await client.put("/endpoints/web1", json={**WEB1, "port": 17}), 409)
+    assert "remove it first" in text
+
+
+async def test_an_endpoint_that_is_not_there(client: httpx.AsyncClient) -> None:
+    assert "no endpoint web9 on host h1" in refused(await client.delete("/endpoints/web9"), 404)
+
+
+@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("POST", "/endpoints", 405)])
+async def test_what_it_does_not_do(client: httpx.AsyncClient, method: str, path: str, status: int) -> None:
+    assert f"{method} {path} is nothing that" in refused(await client.request(method, path), status)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "status", "says"),
+    [
+        (SwitchError("the switch at unix:s is gone; start it"), 503, "the switch at unix:s is gone; start it"),
+        (DirectoryError("the directory is gone"), 503, "the directory is gone"),
+        (ZeroDivisionError("secret"), 500, "its log says how"),
+    ],
+)
+async def test_trouble_inside(
+    client: httpx.AsyncClient, agent: FakeAgent, trouble: Exception, status: int, says: str
+) -> None:
+    agent.trouble = trouble
+    text = refused(await client.get("/connections"), status)
+    assert says in text
+    assert "secret" not in text
+
+
+async def test_the_socket_is_the_owners_only_and_goes_away(agent: FakeAgent, path: Path) -> None:
+    api = Api(agent, "h1", path)
+    await api.start()
+    assert permissions(path) == 0o600
+    await api.stop()
+    assert permissions(path) is None
+
+
+async def test_what_a_killed_agent_left_behind_is_replaced(agent: FakeAgent, path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(path))
+    api = Api(agent, "h1", path)
+    await api.start()
+    await api.stop()
+
+
+async def test_a_living_agent_is_left_alone(client: httpx.AsyncClient, agent: FakeAgent, path: Path) -> None:
+    with pytest.raises(OSError, match=f"another process serves {path}"):
+        await Api(agent, "h1", path).start()
+    assert (await client.get("/status")).status_code == 200
+
+
+def test_something_else_is_left_alone(agent: FakeAgent, path: Path) -> None:
+    path.write_text("precious")
+    with pytest.raises(OSError, match="is something else"):
+        asyncio.run(Api(agent, "h1", path).start())
+    assert path.read_text() == "precious"
+
+
+async def test_a_path_that_cannot_be(agent: FakeAgent, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="longer than 107 bytes"):
+        await Api(agent, "h1", tmp_path / ("x" * 108)).start()
+    with pytest.raises(OSError, match=r"cannot make the API socket .*: No such file"):
+        await Api(agent, "h1", tmp_path / "none" / "h1.sock").start()
+
+
+async def test_a_client_that_says_nothing_does_not_hold_it_up(agent: FakeAgent, path: Path) -> None:
+    api = Api(agent, "h1", path)
+    await api.start()
+    _, writer = await asyncio.open_unix_connection(path)
+    async with asyncio.timeout(2):
+        await api.stop()
+    writer.close()
+
+
+@pytest.mark.parametrize("run_in_loop", [asyncio.run, uvloop.run])
+def test_it_serves_in_either_loop_and_leaves_the_signals_alone(
+    agent: FakeAgent, path: Path, run_in_loop: Callable[..., None]
+) -> None:
+    async def use() -> None:
+        handler = signal.getsignal(signal.SIGTERM)
+        api = Api(agent, "h1", path)
+        await api.start()
+        async with connect(path) as client:
+            assert (await client.get("/status")).status_code == 200
+        assert signal.getsignal(signal.SIGTERM) is handler
+        await api.stop()
+
+    run_in_loop(use())
