@@ -191,6 +191,7 @@ class Joiner:
             reply = await local.offers.request(local.host.name, link.peer, release)
         except NoAnswer:
             reply = None
+        self._forget_unused(link.pair.path.peer)
         if isinstance(reply, Released):
             local.keys.free(link.pair)
         else:
@@ -204,10 +205,15 @@ class Joiner:
             local.connections.remove(held)
             await local.take_away(held.keys)
             local.events["released by peer"] += 1
+            self._forget_unused(pair.path.peer)
         path = pair.path
         flow = Flow(path.peer, path.local, path.protocol, pair.peer, pair.local)
         if local.connections.at(ingress_key(flow)) is None:
             local.keys.free(pair)
+
+    def _forget_unused(self, peer: Address) -> None:
+        if not self._local.connections.towards(peer):
+            self._local.underlay.forget(peer)
 
     async def age(self) -> None:
         """Close the connections that have been idle for long enough. Raises SwitchError."""

@@ -1,0 +1,153 @@
+"""A farm in one process: real agents, the real pipeline, and nothing in between but function calls.
+
+For tests and benchmarks that need many hosts, or every packet. The underlay delivers by destination address.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from .agent.agent import Agent
+from .agent.state import StateFile
+from .agent.underlay import NextHop, NoRoute
+from .config import AgentConfig
+from .directory.memory import MemoryDirectory
+from .embedded.memory import MemorySwitch, nvi_program
+from .model import Address, Endpoint, Host, Tenant, derive_mac, show_address
+from .offers.memory import MemoryOffers
+from .switch import PORT_UNDERLAY
+
+Capture = Callable[[str, int, bytes], None]
+"""(host, port, packet) of a packet that leaves a switch."""
+
+
+class _Underlay:
+    """Every host is a neighbour of every other."""
+
+    def __init__(self, farm: Farm, host: Host) -> None:
+        self._farm = farm
+        self._host = host
+        self.on_change: Callable[[Address], None] = lambda _: None
+
+    async def next_hop(self, destination: Address) -> NextHop:
+        peer = self._farm.by_address.get(destination)
+        if peer is None:
+            raise NoRoute(f"no route to {show_address(destination)}")
+        return NextHop(self._host.addresses[0], host_mac(self._host.name), host_mac(peer.host.name))
+
+    def forget(self, destination: Address) -> None:
+        """Nothing is remembered."""
+
+
+def host_mac(host: str) -> bytes:
+    """The MAC of a host's underlay interface."""
+    return derive_mac("host", host)
+
+
+@dataclass(eq=False)
+class SimulatedHost:
+    """One host: its switch, its agent, and what has come out at its endpoints' ports."""
+
+    host: Host
+    switch: MemorySwitch
+    agent: Agent
+    state: StateFile
+    delivered: dict[int, list[bytes]] = field(default_factory=dict)
+    """Packets by port, in the order in which they left."""
+
+
+class Farm:
+    """Hosts that do not know each other, in one process."""
+
+    def __init__(self, *, idle_timeout: float = 30.0, punt_rate: int = 5000, capture: Capture | None = None) -> None:
+        """`capture` is shown every packet that leaves a switch."""
+        self.directory = MemoryDirectory()
+        self.offers = MemoryOffers()
+        self.hosts: dict[str, SimulatedHost] = {}
+        self.by_address: dict[Address, SimulatedHost] = {}
+        self.endpoints: dict[str, tuple[Endpoint, int]] = {}
+        self._program = nvi_program()
+        self._idle_timeout = idle_timeout
+        self._punt_rate = punt_rate
+        self._capture = capture
+        self._loop = asyncio.get_running_loop()
+
+    async def start(self, tenants: Iterable[Tenant], hosts: Iterable[Host]) -> None:
+        """Publish tenants, start hosts."""
+        for tenant in tenants:
+            await self.directory.publish_tenant(tenant)
+        for host in hosts:
+            await self.add_host(host)
+
+    async def add_host(self, host: Host) -> SimulatedHost:
+        """A new host, with a switch that holds nothing."""
+
+        def transmit(port: int, packet: bytes) -> None:
+            self._transmit(host.name, port, packet)
+
+        switch = MemorySwitch(self._program, lambda: int(self._loop.time() * 1e9), transmit)
+        return await self._run_agent(host, switch, StateFile(None))
+
+    async def _run_agent(self, host: Host, switch: MemorySwitch, state: StateFile) -> SimulatedHost:
+        config = AgentConfig(host, p4runtime="", device_id=1, api="", state="")
+        agent = Agent(
+            config,
+            switch,
+            self.directory,
+            self.offers,
+            _Underlay(self, host),
+            state,
+            idle_timeout=self._idle_timeout,
+            punt_rate=self._punt_rate,
+        )
+        simulated = SimulatedHost(host, switch, agent, state)
+        self.hosts[host.name] = simulated
+        self.by_address.update((address, simulated) for address in host.addresses)
+        await agent.start()
+        switch.on_primary(True)
+        await self.settle()
+        return simulated
+
+    async def restart_agent(self, name: str) -> SimulatedHost:
+        """The agent dies without a word, and a new one finds what the old one left: the switch and the state file."""
+        old = self.hosts[name]
+        await old.agent.stop()
+        old.state.open()
+        new = await self._run_agent(old.host, old.switch, old.state)
+        new.delivered = old.delivered
+        return new
+
+    async def stop(self) -> None:
+        """Stop every agent."""
+        for host in self.hosts.values():
+            await host.agent.stop()
+
+    async def add_endpoint(self, endpoint: Endpoint, port: int) -> None:
+        """Tell an agent of an endpoint."""
+        await self.hosts[endpoint.host].agent.add_endpoint(endpoint, port)
+        self.endpoints[endpoint.name] = (endpoint, port)
+
+    def emit(self, endpoint: str, packet: bytes) -> None:
+        """An endpoint sends a packet."""
+        where, port = self.endpoints[endpoint]
+        self.hosts[where.host].switch.receive(port, packet)
+
+    def delivered(self, endpoint: str) -> list[bytes]:
+        """The packets that an endpoint has received since the last call."""
+        where, port = self.endpoints[endpoint]
+        return self.hosts[where.host].delivered.pop(port, [])
+
+    async def settle(self) -> None:
+        """Let everything happen that happens at once."""
+        for _ in range(60):
+            await asyncio.sleep(0)
+
+    def _transmit(self, name: str, port: int, packet: bytes) -> None:
+        if self._capture is not None:
+            self._capture(name, port, packet)
+        if port != PORT_UNDERLAY:
+            self.hosts[name].delivered.setdefault(port, []).append(packet)
+        elif (peer := self.by_address.get(packet[30:34])) is not None:
+            self._loop.call_soon(peer.switch.receive, PORT_UNDERLAY, packet)
