@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from nvi.model import Endpoint, Host, Network, Tenant, derive_mac, read_address, show_mac
-from nvi.simulation import Farm
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
+
+from nvi.model import Endpoint, Host, Network, Tenant, derive_mac, read_address, show_mac
+from nvi.simulation import Farm
 
 GATEWAYS = {"web": "10.0.1.254", "db": "10.0.2.254", "lab": "10.0.3.254"}
 

@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from nvi.model import Endpoint, derive_mac, read_address
-from nvi.switch import PORT_UNDERLAY, ConnectionEntry, Operation, Update
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from agent.farm import ENDPOINTS, frame, ip, start
+from nvi.model import Endpoint, derive_mac, read_address
+from nvi.switch import PORT_UNDERLAY, ConnectionEntry, Operation, Update
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from nvi.keys import SEARCH_LIMIT, Exhausted, Keys, Pair, Path
 
 PATH = Path(b"\xac\x10\x01\x01", b"\xac\x10\x02\x01", 6)

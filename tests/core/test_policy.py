@@ -1,6 +1,7 @@
 """Who may talk to whom, and which rule says so."""
 
 import pytest
+
 from nvi.model import Endpoint, Network, Tenant
 from nvi.policy import judge
 

@@ -48,7 +48,7 @@ class StateFile:
         if contents is None:
             # Peers refuse what is older than what they have heard before, and a switch keeps to the highest election
             # id. An agent whose file was lost would start at 1 and be ignored, so the clock counts instead.
-            self.epoch = int(time.time())
+            self.epoch = max(self.epoch + 1, int(time.time()))
         else:
             self.epoch = contents.epoch + 1
             self.endpoints = self._understand(contents)
