@@ -261,7 +261,7 @@ class _Compiler:
     def _assemble(self, body: Block) -> Compiled:
         lines = [
             "# Generated; a flow of packets takes one way through these branches.",
-            f"def make(clock, started, {', '.join(['*', *self.externs.names.values()]) if self.externs.names else ''}):",
+            f"def make({', '.join(['clock', 'started', *self.externs.names.values()])}):",
             "    from_bytes = int.from_bytes",
         ]
         lines += [f"    {name} = {source}" for source, name in self.structs.items()]

@@ -39,7 +39,7 @@ class Engine:
         ):
             objects.update({(kind, name): item for name, item in found.items()})
         self.process: Process = self.compiled.bind(objects, clock, clock())
-        """`process(port, packet) -> [(egress port, packet)]`: one packet, now. Packets for the CPU are in the list too."""
+        """`process(port, packet) -> [(egress port, packet)]`: one packet, now. The CPU is a port like any other."""
 
     @classmethod
     def load(cls, text: str | bytes, clock: Clock = time.monotonic_ns) -> Engine:
@@ -51,28 +51,37 @@ class Engine:
     # --------------------------------------------------------------------------------------------- tables
 
     def insert(
-        self, table: str, key: Key, action: int, args: tuple[int, ...], priority: int = 0, timeout: int = 0
+        self,
+        table: str,
+        key: Key,
+        action: int,
+        args: tuple[int, ...],
+        priority: int = 0,
+        timeout: int = 0,
+        extra: object = None,
     ) -> Entry:
-        """Add an entry. `timeout` in ns. Raises DuplicateEntry, TableFull."""
+        """Add an entry. `timeout` in ns; `extra`: whatever is to be kept with it. Raises DuplicateEntry, TableFull."""
         entry = Entry(key, action, args, priority, timeout)
-        entry.stamp = self.clock()
+        entry.stamp, entry.extra = self.clock(), extra
         self.tables[table].insert(entry)
         return entry
 
     def modify(
-        self, table: str, key: Key, action: int, args: tuple[int, ...], priority: int = 0, timeout: int = 0
+        self,
+        table: str,
+        key: Key,
+        action: int,
+        args: tuple[int, ...],
+        priority: int = 0,
+        timeout: int = 0,
+        extra: object = None,
     ) -> Entry:
         """Change an entry's action; its counter goes on, its timeout starts anew. Raises NoSuchEntry."""
         entry = self.tables[table].lookup(key, priority)
-        # Code that has read the old action must not get the new arguments: give the packet a consistent pair.
+        # A new object, so that no packet sees the old action with the new arguments.
         changed = Entry(key, action, args, priority, timeout)
-        changed.packets, changed.octets, changed.meter, changed.extra = (
-            entry.packets,
-            entry.octets,
-            entry.meter,
-            entry.extra,
-        )
-        changed.stamp = self.clock()
+        changed.packets, changed.octets, changed.meter = entry.packets, entry.octets, entry.meter
+        changed.stamp, changed.extra = self.clock(), extra
         self.tables[table].replace(changed)
         return changed
 
@@ -80,9 +89,11 @@ class Engine:
         """Remove an entry. Raises NoSuchEntry."""
         return self.tables[table].remove(key, priority)
 
-    def set_default(self, table: str, action: int, args: tuple[int, ...]) -> None:
+    def set_default(self, table: str, action: int, args: tuple[int, ...], extra: object = None) -> None:
         """Change the default entry."""
-        self.tables[table].default = Entry((), action, args)
+        entry = Entry((), action, args)
+        entry.extra = extra
+        self.tables[table].default = entry
 
     def set_direct_meter(self, entry: Entry, config: MeterConfig | None) -> None:
         """Set or unset the meter of an entry."""

@@ -58,7 +58,7 @@ class Graph(Generic[N]):
         self._live: dict[N | None, Needs] = {None: after}
         ways: dict[N | None, list[N | None]] = {None: [None]}
         for node in _sorted(successors, what):
-            followers = [follower for follower in dict.fromkeys(successors[node])]
+            followers = list(dict.fromkeys(successors[node]))
             live = needs[node]
             for follower in followers:
                 live = live | self._live[follower]
