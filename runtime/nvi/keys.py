@@ -43,12 +43,16 @@ class Pair(Struct, frozen=True):
 class Keys:
     """The pairs that one host uses, or has used so recently that a straggler may still carry them."""
 
-    def __init__(self, quarantine: float, first: int = KEY_FIRST, last: int = KEY_LAST) -> None:
-        """`quarantine`: seconds for which a pair rests that the peer has not acknowledged as released."""
+    def __init__(self, quarantine: float, first: int = KEY_FIRST, last: int = KEY_LAST, start: int = 0) -> None:
+        """`quarantine`: seconds for which a pair rests that the peer has not acknowledged as released.
+
+        `start`: where to begin to search, any number. An agent that begins each of its lives elsewhere does not hand
+        out first what it handed out last.
+        """
         self.quarantine = quarantine
         self._first = first
         self._size = last - first + 1
-        self._next = 0
+        self._next = start % self._size
         self._busy: set[Pair] = set()
         self._resting: deque[tuple[float, Pair]] = deque()
 

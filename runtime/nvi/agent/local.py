@@ -23,6 +23,10 @@ CONNECTIONS_SIZE = 65536
 """Entries that the table `connections` has room for (`p4src/ids.p4`)."""
 
 
+_STRIDE = 1009
+"""Keys between where an agent begins to search in one life and in the next."""
+
+
 class Refused(Exception):
     """A connection that will not be. The text says why."""
 
@@ -48,7 +52,7 @@ class Local:
         self.underlay = underlay
         self.idle_timeout = idle_timeout
         self.connections = Connections()
-        self.keys = Keys(quarantine=max(2 * idle_timeout, 60.0))
+        self.keys = Keys(quarantine=max(2 * idle_timeout, 60.0), start=epoch * _STRIDE)
         self.by_port: dict[int, Attachment] = {}
         self.by_name: dict[str, Attachment] = {}
         self.by_address: dict[tuple[str, Address], Attachment] = {}
