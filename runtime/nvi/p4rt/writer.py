@@ -58,6 +58,7 @@ class Writer:
         job = _Job(changes, asyncio.get_running_loop().create_future())
         self._jobs.append(job)
         if self._pump is None:
+            # It starts after all who can run now have run: what a burst of packets brings about goes together.
             self._pump = asyncio.create_task(self._drain())
         await job.done
         return job.failures
