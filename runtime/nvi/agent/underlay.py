@@ -128,12 +128,17 @@ class KernelUnderlay:
     """See Underlay."""
 
     async def start(self) -> None:
-        """Begin to follow the kernel. Raises OSError with a sentence if the namespace cannot be entered.
+        """Begin to follow the kernel. Raises OSError with a sentence if that cannot be; it may be tried again.
 
         The interface need not be there yet.
         """
         self._socket = await RouteSocket.open(self._netns, _GROUPS, self._on_event, self._on_loss)
-        await self._learn_everything()
+        try:
+            await self._learn_everything()
+        except (NetlinkError, OSError) as error:
+            self._socket.close()
+            where = self._netns or "of this process"
+            raise OSError(f"the network namespace {where} does not tell its neighbours: {error.args[-1]}") from None
         self._tasks = [asyncio.create_task(self._verify()), asyncio.create_task(self._confirm())]
 
     async def close(self) -> None:
