@@ -93,6 +93,6 @@ def _check_endpoints(topology: Topology, lines: dict[str, int], report: Report) 
             )
             report.add(line, f"{what}: {used}", "use another MAC, or none")
     for host, count in Counter(endpoint.host for endpoint in topology.endpoints.values()).items():
-        if count > MAX_ENDPOINTS:
+        if host and count > MAX_ENDPOINTS:
             remedy = f"move some to other hosts: a switch has ports for {MAX_ENDPOINTS}"
             report.add(lines[host], f"host {host!r} has {count} endpoints", remedy)

@@ -68,8 +68,8 @@ class Reader:
             sites.append(name)
         return sites
 
-    # A host of no known site, or an endpoint on no known host, is kept: it has been reported, and what else is wrong with
-    # it can be found as well.
+    # A host of no known site, or an endpoint on no known host, is kept: that much has been reported, and whatever else
+    # is wrong with it is found too.
 
     def _hosts(self, sites: list[str]) -> dict[str, TopologyHost]:
         hosts: dict[str, TopologyHost] = {}
@@ -88,7 +88,7 @@ class Reader:
         example = "write ADDRESS/LENGTH, such as 172.16.1.1/24"
         field = host.require("underlay", "give it an address in the underlay, such as 'underlay: 172.16.1.1/24'")
         result: list[IPv4Interface] = []
-        for item in host.items("underlay", field) if field else ():
+        for item in host.items(field) if field else ():
             interface = host.parse(item, "underlay", underlay_interface, example)
             if interface is None:
                 continue
@@ -151,13 +151,13 @@ class Reader:
                 record.line, "is on no host", f"add 'host: {self._host_names[0] if self._host_names else 'HOST'}'"
             )
         host = record.choose(host_field, "host", self._host_names)
-        owner = record.choose(record.require("tenant", "say whose it is: 'tenant: TENANT'"), "tenant", list(tenants))
+        owner = record.choose(record.require("tenant", "say whose it is: 'tenant: TENANT'"), "tenant", tenants)
         self._owners[name] = owner
         tenant = None if owner is None else tenants[owner]
         network_field = record.require("network", "say where it belongs: 'network: NETWORK'")
         network = None
         if tenant is not None:
-            network_name = record.choose(network_field, "network", list(tenant.networks))
+            network_name = record.choose(network_field, "network", tenant.networks)
             network = None if network_name is None else tenant.networks[network_name]
         cidr = None if network is None else IPv4Network(network.cidr)
         ip_field = record.require("ip", "give it an address of its network: 'ip: ADDRESS'")
@@ -177,7 +177,7 @@ class Reader:
                 record.add(field.line, f"group {name!r} must be a list", "write [MEMBER, MEMBER]")
                 continue
             chosen: list[str] = []
-            for item in record.items(name, field):
+            for item in record.items(field):
                 member = record.parse(item, name, str, "name a network or an endpoint")
                 if member is None:
                     continue

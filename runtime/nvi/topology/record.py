@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from .document import Field, Mapping, Scalar, Sequence, Value, describe
@@ -73,7 +73,7 @@ class Record:
             self.add(field.line, f"{key!r}: {error}", remedy)
             return None
 
-    def choose(self, field: Field | None, key: str, choices: Iterator[str] | list[str]) -> str | None:
+    def choose(self, field: Field | None, key: str, choices: Iterable[str]) -> str | None:
         """A field that names one of several things; None (reported) if there is no such thing."""
         known = list(choices)
         name = self.parse(field, key, str, "write one name")
@@ -98,7 +98,7 @@ class Record:
             else:
                 self.add(child.line, f"the name {name!r} would not work", NAME_RULE)
 
-    def items(self, key: str, field: Field) -> Iterator[Field]:
+    def items(self, field: Field) -> Iterator[Field]:
         """The values of a list, or a single value, each with its own line."""
         values = field.value.items if isinstance(field.value, Sequence) else (field.value,)
         return (Field(value.line, value) for value in values)
