@@ -8,7 +8,7 @@ from collections import deque
 from typing import Any
 
 from ..config import AgentConfig
-from ..directory import Directory, DirectoryError
+from ..directory import Conflict, Directory
 from ..formulation import pair_up, untag
 from ..keys import Pair, Path
 from ..model import ConnectionId, End, Endpoint, Flow, SegmentEnd, show_address
@@ -86,8 +86,12 @@ class Agent:
         local = self._local
         await local.directory.publish_host(local.host)
         for endpoint, port in self._state.endpoints.values():
-            self._attach(Attachment(endpoint, port))
-            await local.directory.publish_endpoint(endpoint)
+            try:
+                await local.directory.publish_endpoint(endpoint)
+            except Conflict as conflict:
+                local.log.error("endpoint left out", endpoint=endpoint.name, reason=str(conflict))
+            else:
+                self._attach(Attachment(endpoint, port))
         local.offers.serve(local.host.name, self._answerer.answer)
         local.spawn(self._age())
 
@@ -109,11 +113,12 @@ class Agent:
         if local.by_name.get(endpoint.name) == attachment:
             return
         await self._check_endpoint(endpoint, port)
+        self._state.put(endpoint, port)
         try:
             await local.directory.publish_endpoint(endpoint)
-        except DirectoryError as error:
-            raise ValueError(str(error)) from None
-        self._state.put(endpoint, port)
+        except Conflict as conflict:
+            self._state.remove(endpoint.name)
+            raise ValueError(str(conflict)) from None
         self._attach(attachment)
         if self._ready:
             try:
@@ -217,6 +222,9 @@ class Agent:
         local.log.info("switch taken over", adopted=adopted, rewritten=rewritten, deleted=deleted)
         while self._backlog:
             self._on_punt(self._backlog.popleft())
+        # What was adopted was written when the underlay may have been another one; from now on it is watched.
+        for peer in {each.link.yours.seen_address for each in local.connections if each.link is not None}:
+            local.spawn(self._redirect(peer))
 
     async def _take_over_guard(self) -> None:
         local = self._local

@@ -152,7 +152,7 @@ class Joiner:
         await self._local.put(connection.entries)
 
     async def redirect(self, peer: Address) -> None:
-        """The next hop towards an underlay address has changed: send what is live its new way.
+        """The next hop towards an underlay address may have changed: send what is live its new way.
 
         Raises SwitchError, NoRoute.
         """
@@ -167,9 +167,12 @@ class Joiner:
             assert isinstance(out.action, Rewrite)
             old = out.action
             action = Rewrite(hop.source_mac, hop.destination_mac, old.flow, old.ttl, old.egress_port)
+            if action == old:
+                continue
             connection.entries = (ConnectionEntry(out.key, action, out.idle_timeout, out.tag), back)
             updates.append(Update(Operation.MODIFY, connection.entries[0]))
-        await local.switch.write(updates)
+        if updates:
+            await local.switch.write(updates)
 
     async def close(self, connections: list[Connection]) -> None:
         """Leave nothing of these connections behind: here at once, at their peers as soon as they hear of it."""
