@@ -1,0 +1,66 @@
+"""Another P4Runtime client: it reads what the switches hold, and it can be an intruder."""
+
+from __future__ import annotations
+
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import grpc
+from finsy.proto import U128, P4RuntimeStub, p4r
+
+CONNECTIONS = 0x02000001
+DEVICE_ID = 1
+
+
+def address(host: str) -> str:
+    """Where a host's switch serves P4Runtime."""
+    return f"unix:/run/nvi/{host}/p4rt.sock"
+
+
+def _channel(host: str) -> grpc.Channel:
+    return grpc.insecure_channel(address(host), options=[("grpc.max_receive_message_length", 64 << 20)])
+
+
+def _read(stub: P4RuntimeStub, device_id: int) -> list[p4r.TableEntry]:
+    request = p4r.ReadRequest(device_id=device_id)
+    request.entities.add().table_entry.table_id = CONNECTIONS
+    return [entity.table_entry for answer in stub.Read(request, timeout=30) for entity in answer.entities]
+
+
+def connections(host: str, device_id: int) -> list[p4r.TableEntry]:
+    """All entries of the table in a host's switch."""
+    with _channel(host) as channel:
+        return _read(P4RuntimeStub(channel), device_id)
+
+
+@contextmanager
+def primary(host: str, device_id: int) -> Iterator[P4RuntimeStub]:
+    """Be the primary of a host's switch for a while, whoever was, and leave without a word."""
+    orders: queue.Queue[p4r.StreamMessageRequest | None] = queue.Queue()
+    with _channel(host) as channel:
+        stub = P4RuntimeStub(channel)
+        stream = stub.StreamChannel(iter(orders.get, None))
+        request = p4r.StreamMessageRequest()
+        request.arbitration.device_id = device_id
+        request.arbitration.election_id.CopyFrom(U128.encode(1 << 120))
+        orders.put(request)
+        answer = next(stream)
+        assert answer.arbitration.status.code == 0, answer
+        yield stub
+        orders.put(None)
+        stream.cancel()
+
+
+def delete_everything(host: str, device_id: int) -> int:
+    """Take the primary role, delete every entry of `connections`, and leave. Returns how many there were."""
+    with primary(host, device_id) as stub:
+        entries = _read(stub, device_id)
+        for start in range(0, len(entries), 100):
+            write = p4r.WriteRequest(device_id=device_id, election_id=U128.encode(1 << 120))
+            for entry in entries[start : start + 100]:
+                update = write.updates.add(type=p4r.Update.DELETE)
+                update.entity.table_entry.table_id = entry.table_id
+                update.entity.table_entry.match.extend(entry.match)
+            stub.Write(write, timeout=10)
+        return len(entries)
