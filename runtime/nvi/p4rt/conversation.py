@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import grpc
 import grpc.aio
@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from ..switch import NotPrimary, SwitchError
 from .arbitration import Arbitration, Standing
-from .link import Link, Stream
+from .link import Link
 from .messages import p4r
 from .pipeline import Pipeline
 from .writer import Writer
@@ -71,22 +71,23 @@ class Conversation:
         self._pipeline = pipeline
         self._listener = listener
         self._counts = counts
+        self._stream = link.stream()
         self._inauguration: asyncio.Task[None] | None = None
+        self._trouble: SwitchError | None = None
         self._outgoing: deque[bytes] = deque()
         self._outgoing_ready = asyncio.Event()
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Hold the conversation. Ends only by raising SwitchError: the switch is gone, or cannot be used."""
-        stream = self.link.stream()
         self._claim()
+        feeder = asyncio.create_task(self._feed())
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(self._feed(stream))
-                group.create_task(self._drain(stream, group))
-        except* SwitchError as errors:
-            raise errors.exceptions[0] from None
+            await self._drain()
         finally:
             self.writer = None
+            feeder.cancel()
+            if self._inauguration is not None:
+                self._inauguration.cancel()
             await self.link.close()
 
     def send(self, message: bytes) -> None:
@@ -107,17 +108,17 @@ class Conversation:
         self._outgoing.appendleft(self._arbitration.claim())
         self._outgoing_ready.set()
 
-    async def _feed(self, stream: Stream) -> None:
+    async def _feed(self) -> None:
         try:
             while True:
                 await self._outgoing_ready.wait()
                 self._outgoing_ready.clear()
                 while self._outgoing:
-                    await stream.write(self._outgoing.popleft())
+                    await self._stream.write(self._outgoing.popleft())
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             return  # the stream is over: _drain says why
 
-    async def _drain(self, stream: Stream, group: asyncio.TaskGroup) -> None:
+    async def _drain(self) -> NoReturn:
         """Take what comes, and never wait for anything else.
 
         A primary that stops reading stops its switch: BMv2 writes to the stream with the thread that transmits all
@@ -126,19 +127,24 @@ class Conversation:
         answered = False
         try:
             async with asyncio.timeout(ANSWER) as limit:
-                async for message in stream:
+                async for message in self._stream:
                     if not answered:
                         answered = True
                         limit.reschedule(None)
                         self._counts.connects += 1
-                    self._receive(message, group)
+                    self._receive(message)
         except TimeoutError:
             raise self.link.no_answer(ANSWER) from None
         except grpc.aio.AioRpcError as error:
             raise self.link.explain_end(error) from None
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if self._trouble is None or (task is not None and task.cancelling()):
+                raise
+            raise self._trouble from None  # _inaugurate has cancelled the stream
         raise self.link.gone()
 
-    def _receive(self, message: p4r.StreamMessageResponse, group: asyncio.TaskGroup) -> None:
+    def _receive(self, message: p4r.StreamMessageResponse) -> None:
         kind = message.WhichOneof("update")
         if kind == "packet":
             if self.writer is None:
@@ -146,15 +152,15 @@ class Conversation:
             else:
                 self._listener.punted(message.packet)
         elif kind == "arbitration":
-            self._heed(message.arbitration, group)
+            self._heed(message.arbitration)
         elif kind == "error":
             self._counts.packets_out_refused += 1
 
-    def _heed(self, update: p4r.MasterArbitrationUpdate, group: asyncio.TaskGroup) -> None:
+    def _heed(self, update: p4r.MasterArbitrationUpdate) -> None:
         standing = self._arbitration.receive(update)
         if standing is Standing.PRIMARY:
             if self.writer is None and (self._inauguration is None or self._inauguration.done()):
-                self._inauguration = group.create_task(self._inaugurate())
+                self._inauguration = asyncio.create_task(self._inaugurate())
             return
         if self._inauguration is not None:
             self._inauguration.cancel()
@@ -172,5 +178,9 @@ class Conversation:
                 self._listener.pushed()
         except NotPrimary:
             return  # somebody has been quicker: the switch is about to say who
+        except SwitchError as error:
+            self._trouble = error
+            self._stream.cancel()
+            return
         self.writer = Writer(self._write)
         self._listener.elected()

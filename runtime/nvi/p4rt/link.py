@@ -164,7 +164,7 @@ class Link:
             return NotPrimary(f"{switch} refused {asked}: another controller is its primary ({details})")
         if code == grpc.StatusCode.UNIMPLEMENTED:
             return Unsuitable(f"what listens at {self._address} is not a P4Runtime server: correct the address")
-        if code == grpc.StatusCode.UNAVAILABLE:
+        if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED):
             return SwitchError(f"no switch listens at {self._address}: start it or correct the address ({details})")
         if code == grpc.StatusCode.DEADLINE_EXCEEDED:
             return SwitchError(f"{switch} did not do in time {asked}: it hangs or is overloaded; if so, restart it")

@@ -234,6 +234,11 @@ class Session:
                     settled.set_exception(error)
                     return
                 self._enter(Condition.UNREACHABLE, str(error))
+            except Exception as defect:
+                _log.exception("session", address=self._address)
+                self._enter(
+                    Condition.UNREACHABLE, f"a defect of NVI's ended the session with {self._address}: {defect}"
+                )
             finally:
                 self._conversation = None
             if self.counts.connects > connects:
