@@ -1,11 +1,13 @@
 """A farm in one process: real agents, the real pipeline, and nothing in between but function calls.
 
-For tests and benchmarks that need many hosts, or every packet. The underlay delivers by destination address.
+For tests and benchmarks that need many hosts, or every packet. The underlay delivers by destination address. On a
+`VirtualClockLoop`, an hour without packets is over at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import selectors
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -13,14 +15,47 @@ from .agent.agent import Agent
 from .agent.state import StateFile
 from .agent.underlay import NextHop, NoRoute
 from .config import AgentConfig
+from .directory import Directory
 from .directory.memory import MemoryDirectory
 from .embedded.memory import MemorySwitch, nvi_program
 from .model import Address, Endpoint, Host, Tenant, derive_mac, show_address
+from .offers import Offers
 from .offers.memory import MemoryOffers
 from .switch import PORT_UNDERLAY
 
 Capture = Callable[[str, int, bytes], None]
 """(host, port, packet) of a packet that leaves a switch."""
+
+
+class VirtualClockLoop(asyncio.SelectorEventLoop):
+    """An event loop in which waiting takes no time: its clock jumps to whatever comes next."""
+
+    def __init__(self) -> None:
+        """It is the hour zero."""
+        self._now = 0.0
+        super().__init__(_Jump(self))
+
+    def time(self) -> float:
+        """Seconds since the loop was made."""
+        return self._now
+
+    def jump(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+
+class _Jump(selectors.SelectSelector):
+    """Never waits. Nothing comes from outside, so nothing is missed."""
+
+    def __init__(self, loop: VirtualClockLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            raise RuntimeError("whatever is waited for will never happen")
+        self._loop.jump(timeout)
+        return super().select(0)
 
 
 class _Underlay:
@@ -61,10 +96,18 @@ class SimulatedHost:
 class Farm:
     """Hosts that do not know each other, in one process."""
 
-    def __init__(self, *, idle_timeout: float = 30.0, punt_rate: int = 5000, capture: Capture | None = None) -> None:
-        """`capture` is shown every packet that leaves a switch."""
-        self.directory = MemoryDirectory()
-        self.offers = MemoryOffers()
+    def __init__(
+        self,
+        *,
+        idle_timeout: float = 30.0,
+        punt_rate: int = 5000,
+        capture: Capture | None = None,
+        directory: Directory | None = None,
+        offers: Offers | None = None,
+    ) -> None:
+        """`capture` is shown every packet that leaves a switch; `directory`, `offers`: others than those in memory."""
+        self.directory = directory or MemoryDirectory()
+        self.offers = offers or MemoryOffers()
         self.hosts: dict[str, SimulatedHost] = {}
         self.by_address: dict[Address, SimulatedHost] = {}
         self.endpoints: dict[str, tuple[Endpoint, int]] = {}
@@ -112,12 +155,30 @@ class Farm:
 
     async def restart_agent(self, name: str) -> SimulatedHost:
         """The agent dies without a word, and a new one finds what the old one left: the switch and the state file."""
+        await self.stop_agent(name)
+        return await self.start_agent(name)
+
+    async def stop_agent(self, name: str) -> None:
+        """The agent dies without a word. Its switch goes on; what it punts is lost."""
+        host = self.hosts[name]
+        await host.agent.stop()
+        host.switch.on_punt = host.switch.on_primary = lambda _: None
+
+    async def start_agent(self, name: str) -> SimulatedHost:
+        """An agent finds what the last one left: the switch and the state file."""
         old = self.hosts[name]
-        await old.agent.stop()
-        old.state.open()
+        old.state.epoch += 1
         new = await self._run_agent(old.host, old.switch, old.state)
         new.delivered = old.delivered
         return new
+
+    async def restart_switch(self, name: str) -> None:
+        """The switch dies and comes back empty; its agent, if it has one, takes it over again."""
+        switch = self.hosts[name].switch
+        switch.on_primary(False)
+        switch.restart()
+        switch.on_primary(True)
+        await self.settle()
 
     async def stop(self) -> None:
         """Stop every agent."""
@@ -128,6 +189,11 @@ class Farm:
         """Tell an agent of an endpoint."""
         await self.hosts[endpoint.host].agent.add_endpoint(endpoint, port)
         self.endpoints[endpoint.name] = (endpoint, port)
+
+    async def remove_endpoint(self, name: str) -> None:
+        """Tell an agent that an endpoint is no more."""
+        endpoint, _ = self.endpoints.pop(name)
+        await self.hosts[endpoint.host].agent.remove_endpoint(name)
 
     def emit(self, endpoint: str, packet: bytes) -> None:
         """An endpoint sends a packet."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import cache
 from importlib.resources import files
 
 from ..model import Address, Flow, Mac
@@ -50,6 +51,7 @@ _STATUS: dict[type[Exception], str] = {
 }
 
 
+@cache
 def nvi_program() -> ir.Program:
     """The committed pipeline, ready for any number of engines."""
     return load((files("nvi") / "compiled/nvi.json").read_bytes())
@@ -65,15 +67,20 @@ class MemorySwitch:
         transmit: Callable[[int, bytes], None],
     ) -> None:
         """`clock`: monotonic ns; `transmit(port, packet)`: takes what leaves the switch."""
-        self.engine = Engine(program, clock)
+        self._program = program
+        self._clock = clock
+        self.restart()
         self.on_punt: Callable[[Punt], None] = _ignore
         self.on_primary: Callable[[bool], None] = _ignore
-        self._clock = clock
         self._transmit = transmit
         self._actions = {
             name: self.engine.action_id(name, table)
             for name, table in ((REWRITE, CONNECTIONS), (DROP, CONNECTIONS), (ADMIT, GUARD), (REPLY, NEIGHBOURS))
         }
+
+    def restart(self) -> None:
+        """Begin anew, with nothing in the tables."""
+        self.engine = Engine(self._program, self._clock)
 
     def receive(self, port: int, packet: bytes) -> None:
         """A packet arrives at a port."""
