@@ -31,9 +31,9 @@ class Recorded:
         if primary:
             self.fresh.append(self.session.fresh)
 
-    async def until(self, condition: Callable[[Recorded], bool]) -> None:
+    async def until(self, condition: Callable[[Recorded], bool], seconds: float = 5.0) -> None:
         """Wait until it is so."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(seconds):
             while not condition(self):  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
 
