@@ -31,8 +31,8 @@ BMV2_THRIFT_PORT = 9090
 
 Kind = Literal["host", "endpoint", "router"]
 
-# What user-space switches cannot cope with: checksums left to hardware that is not there, and frames of 64 kB. VLAN tags
-# stay in the frame, where a switch expects them.
+# What user-space switches cannot cope with: checksums left to hardware that is not there, and frames of 64 kB. VLAN
+# tags stay in the frame, where a switch expects them.
 _OFFLOADS = "rx off tx off sg off tso off gso off gro off rxvlan off txvlan off"
 
 
@@ -141,9 +141,9 @@ def _ip(*commands: str) -> str:
 def _host(host: TopologyHost, ports: list[int], spares: tuple[int, ...]) -> Node:
     router = Leaf(host.site, host.subnet).address
     wires = ["underlay0", "nvi0p", *map(port_interface, ports)]
-    # The kernel gets a copy of whatever arrives at a port of the switch. Only what the switch hands out at nvi0 is meant
-    # for it: it answers no ARP on the ports (arp off), and routes nothing that came from them. BMv2's Thrift server,
-    # where there is one, listens on all addresses and believes everybody: nobody reaches it from outside.
+    # The kernel gets a copy of whatever arrives at a port of the switch. Only what the switch hands out at nvi0 is
+    # meant for it: it answers no ARP on the ports (arp off), and accepts or routes nothing that came from them. BMv2's
+    # Thrift server, where there is one, listens on all addresses and believes everybody: nobody outside gets to it.
     rules = [
         "rule add pref 10 iif lo lookup local",
         f"rule add pref 11 iif nvi0 ipproto tcp dport {BMV2_THRIFT_PORT} blackhole",
@@ -217,9 +217,9 @@ def _underlay(hosts: list[TopologyHost]) -> tuple[list[Node], list[Cable]]:
         commands = []
         for i, leaf in enumerate(leaves, 1):
             commands += [f"addr add {addresses[leaf][1]}/31 dev down{i}", f"link set dev down{i} up"]
-        for subnet, leaf in next_hops(underlay, spine).items():
-            assert isinstance(leaf, Leaf)
-            commands.append(f"route add {subnet} via {addresses[leaf][0]}")
+        for subnet, next_hop in next_hops(underlay, spine).items():
+            assert isinstance(next_hop, Leaf)
+            commands.append(f"route add {subnet} via {addresses[next_hop][0]}")
         nodes.append(_router(names[spine], commands, [f"down{i}" for i in range(1, len(leaves) + 1)]))
     return nodes, cables
 

@@ -1,0 +1,5 @@
+"""`python -m nvi.cli` is `nvi`."""
+
+from . import main
+
+main()

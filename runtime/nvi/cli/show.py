@@ -1,0 +1,116 @@
+"""What the listing commands print: JSON for programs, tables for people."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def as_json(view: dict[str, Any]) -> None:
+    """Print a view as it is."""
+    print(json.dumps(view, indent=2))
+
+
+def hosts(view: dict[str, Any]) -> None:
+    """`nvi hosts`."""
+    _table(
+        ("host", "site", "underlay", "endpoints"),
+        (
+            (host["name"], host["site"], ", ".join(host["underlay"]), ", ".join(host["endpoints"]) or "-")
+            for host in view["hosts"]
+        ),
+        "there are no hosts",
+    )
+
+
+def endpoints(view: dict[str, Any]) -> None:
+    """`nvi endpoints`."""
+    columns = ("name", "tenant", "network", "address", "mac", "host", "port")
+    rows = ([str(endpoint[column]) for column in columns] for endpoint in view["endpoints"])
+    _table(("endpoint", *columns[1:]), rows, "there are no endpoints; 'nvi endpoint add' adds one")
+
+
+def connections(view: dict[str, Any]) -> None:
+    """`nvi connections`."""
+    _table(
+        ("tenant", "protocol", "initiator", "responder", "on the underlay", "at", "packets", "bytes", "idle s"),
+        (
+            (
+                connection["tenant"],
+                connection["protocol"],
+                _overlay_end(connection["initiator"]),
+                _overlay_end(connection["responder"]),
+                "\n".join(_segment(segment) for segment in connection["segments"]) or "- (same host)",
+                *(
+                    "\n".join(str(use) for use in uses)
+                    for uses in zip(
+                        *(
+                            (host, use["packets"], use["bytes"], f"{use['idle_seconds']:.1f}")
+                            for host, use in connection["hosts"].items()
+                        ),
+                        strict=True,
+                    )
+                ),
+            )
+            for connection in view["connections"]
+        ),
+        "there are no connections: no switch holds anything about another host",
+    )
+
+
+def status(view: dict[str, Any]) -> None:
+    """`nvi status`."""
+    print(f"farm {view['farm']}, target {view['target']}")
+    _table(
+        ("host", "switch", "agent", "entries", "dropped packets"),
+        (
+            (
+                name,
+                _state(host["switch"]),
+                _state(host["agent"]),
+                ", ".join(f"{table} {count}" for table, count in host["entries"].items()) or "-",
+                "\n".join(
+                    f"{where}: " + ", ".join(f"{reason} {count}" for reason, count in reasons.items())
+                    for where, reasons in host["drops"].items()
+                    if reasons
+                )
+                or "-",
+            )
+            for name, host in view["hosts"].items()
+        ),
+        "there are no hosts",
+    )
+
+
+def _state(process: dict[str, Any]) -> str:
+    text = str(process["state"]) + (f" (pid {process['pid']})" if process.get("pid") else "")
+    return f"{text}\n{process['message']}" if process.get("message") else text
+
+
+def _overlay_end(end: dict[str, Any]) -> str:
+    return f"{end['endpoint'] or '?'} {end['address']}:{end['port']}"
+
+
+def _segment(segment: dict[str, Any]) -> str:
+    return " - ".join(f"{end['host']} {end['address']}:{end['port']}" for end in (segment["from"], segment["to"]))
+
+
+def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    for title in titles:
+        table.add_column(title, justify="right" if title in ("packets", "bytes", "idle s", "port") else "left")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    if not table.row_count:
+        print(nothing)
+        return
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 200  # a pipe has no width to keep to
+    console.print(table)

@@ -1,0 +1,115 @@
+"""The supervisor's control socket: HTTP and JSON on `farm.sock`, for the commands.
+
+    GET    /status, /hosts, /endpoints, /connections?host=H     as the commands print them with --json
+    PUT    /endpoints/{name}     {"tenant", "network", "address", "host", "mac"?}
+    DELETE /endpoints/{name}
+
+What cannot be done is answered with `{"error": sentence}`: 400 for a request that makes no sense, 409 for one that
+contradicts what is there, 503 for what an agent or a command did not do.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request as HttpRequest
+from starlette.responses import Response
+from starlette.routing import Route
+
+from .agents import AgentError, AgentRefused
+from .farm import Farm
+from .nodes import SetupError
+from .placement import Conflict, Misuse, Request
+
+
+def application(farm: Farm) -> Starlette:
+    """The control socket's protocol as an ASGI application."""
+
+    async def status(_: HttpRequest) -> Any:
+        return await farm.status()
+
+    async def hosts(_: HttpRequest) -> Any:
+        return farm.hosts()
+
+    async def endpoints(_: HttpRequest) -> Any:
+        return farm.endpoints()
+
+    async def connections(request: HttpRequest) -> Any:
+        return await farm.connections(request.query_params.get("host"))
+
+    async def put_endpoint(request: HttpRequest) -> Any:
+        try:
+            wanted = msgspec.json.decode(await request.body(), type=Request)
+        except msgspec.MsgspecError as error:
+            raise Misuse(f"the request is not understood: {error}") from None
+        return await farm.add(request.path_params["name"], wanted)
+
+    async def delete_endpoint(request: HttpRequest) -> Any:
+        await farm.remove(request.path_params["name"])
+
+    def route(method: str, path: str, handler: Callable[[HttpRequest], Awaitable[Any]]) -> Route:
+        async def answer(request: HttpRequest) -> Response:
+            try:
+                return _json(await handler(request))
+            except Misuse as error:
+                return _json({"error": str(error)}, 400)
+            except (Conflict, AgentRefused) as error:
+                return _json({"error": str(error)}, 409)
+            except (AgentError, SetupError) as error:
+                return _json({"error": str(error)}, 503)
+
+        return Route(path, answer, methods=[method])
+
+    return Starlette(
+        routes=[
+            route("GET", "/status", status),
+            route("GET", "/hosts", hosts),
+            route("GET", "/endpoints", endpoints),
+            route("GET", "/connections", connections),
+            route("PUT", "/endpoints/{name}", put_endpoint),
+            route("DELETE", "/endpoints/{name}", delete_endpoint),
+        ]
+    )
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type="application/json")
+
+
+class Control:
+    """Serves a farm's control socket."""
+
+    def __init__(self, farm: Farm, path: Path) -> None:
+        self._path = path
+        self._config = uvicorn.Config(
+            application(farm),
+            http="h11",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            date_header=False,
+            server_header=False,
+            timeout_graceful_shutdown=1,
+        )
+        self._server = uvicorn.Server(self._config)
+
+    async def start(self) -> None:
+        """Accept requests once this returns."""
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(str(self._path))
+        # What Server.serve does, without its signal handlers: the supervisor has its own.
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        await self._server.startup(sockets=[sock])
+
+    async def stop(self) -> None:
+        """Answer what has been asked, and accept nothing more."""
+        if self._server.started:
+            await self._server.shutdown()

@@ -1,0 +1,343 @@
+"""A farm on this machine: its namespaces, its switches, its agents; and the orchestrator of its hosts.
+
+The orchestrator's part is small: it knows which endpoints there are, and tells each agent its own whenever that agent
+starts. Nothing else of the farm is told to anybody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from ..config import AgentConfig, FarmConfig
+from ..model import Endpoint, show_mac
+from ..topology import Topology
+from . import targets, views
+from .agents import AgentClient, AgentError, AgentRefused
+from .nodes import Nodes
+from .placement import Conflict, Misuse, Request, place
+from .plan import endpoint_node, make_plan, spare_interface, switch_ports
+from .processes import RUN_VARIABLE, ProcessId, Service
+from .rundir import FarmNode, FarmRecord, RunDirectory
+from .targets import Target
+
+_T = TypeVar("_T")
+
+_SWITCH_PATIENCE = 30.0
+_AGENT_PATIENCE = 60.0
+_STATUS_PATIENCE = 3.0
+_HOPELESS = 3
+"""A program that has died so often while the farm is being brought up will not come up."""
+_POLL = 0.05
+
+
+class FarmError(Exception):
+    """The farm cannot be brought up. The text says what failed, where, and what to do."""
+
+
+class Placed(Struct, frozen=True):
+    """An endpoint and its switch port."""
+
+    endpoint: Endpoint
+    port: int
+
+
+class Farm:
+    """All that runs for one topology. `up` and `down` are called once, by the supervisor."""
+
+    def __init__(
+        self, topology: Topology, file: Path, target: Target, directory: RunDirectory, say: Callable[[str], None]
+    ) -> None:
+        """`say` is told, in sentences, what goes on."""
+        self.topology = topology
+        self.target = target
+        self._file = file
+        self._directory = directory
+        self._say = say
+        self._run = uuid.uuid4().hex
+        self._nodes = Nodes()
+        self._plan = make_plan(topology)
+        self._spares = {host: list(ports) for host, ports in self._plan.spares.items()}
+        self._placed = {
+            endpoint.name: Placed(endpoint, self._plan.ports[endpoint.host][endpoint.name])
+            for endpoint in topology.endpoints.values()
+        }
+        self._switches: dict[str, Service] = {}
+        self._agents: Service | None = None
+        self._clients: dict[str, AgentClient] = {}
+        self._agents_started = asyncio.Event()
+        self._briefed: set[str] = set()
+        """Hosts whose agent has been told its endpoints since it started."""
+        self._orchestrator: asyncio.Task[None] | None = None
+        self._changing = asyncio.Lock()
+
+    # Up and down
+
+    async def up(self) -> None:
+        """Build everything, and return when the first packet may be sent. Raises FarmError or SetupError."""
+        os.environ[RUN_VARIABLE] = self._run
+        began = time.monotonic()
+        self._publish()
+        await self._build()
+        began = self._took(began, "network namespaces and cables are there")
+        await self._start_switches()
+        began = self._took(began, f"switches ({self.target}) are up")
+        await self._start_agents()
+        self._took(began, "agents are up and know their endpoints")
+
+    async def down(self) -> None:
+        """End everything. May be called at any time, and does as much as there is to do."""
+        try:
+            if self._orchestrator is not None:
+                self._orchestrator.cancel()
+                await asyncio.wait([self._orchestrator])
+            await asyncio.gather(*(client.close() for client in self._clients.values()))
+            if self._agents is not None:
+                await self._agents.stop()
+            await asyncio.gather(*(switch.stop() for switch in self._switches.values()))
+        finally:
+            self._nodes.close()
+
+    async def _build(self) -> None:
+        for node in self._plan.nodes:
+            self._nodes.create(node)
+            self._remember(self._nodes.pid(node.name))
+            await asyncio.sleep(0)  # so that Ctrl-C is heard
+        await self._nodes.wire(self._plan.cables)
+        await self._nodes.configure(node.name for node in self._plan.nodes)
+        self._publish()
+
+    async def _start_switches(self) -> None:
+        for device_id, host in enumerate(self.topology.hosts, 1):
+            directory = self._directory.of_host(host)
+            socket = directory / "p4rt.sock"
+            ports = switch_ports([*self._plan.ports[host].values(), *self._plan.spares[host]])
+            command = targets.command(self.target, device_id, directory, ports)
+            self._switches[host] = Service(
+                f"the switch of {host}",
+                ["mnexec", "-a", str(self._nodes.pid(host)), *command],
+                directory / "switch.log",
+                self._say,
+                before=lambda socket=socket: socket.unlink(missing_ok=True),  # type: ignore[misc]  # mypy 9532
+                after=self._directory.remember,
+            )
+        await asyncio.gather(*(switch.start() for switch in self._switches.values()))
+
+        async def listens(host: str) -> bool:
+            try:
+                _, writer = await asyncio.open_unix_connection(self._directory.of_host(host) / "p4rt.sock")
+            except OSError:
+                return False
+            writer.close()
+            return True
+
+        for host, switch in self._switches.items():
+            await _wait_for(switch, lambda host=host: listens(host), _SWITCH_PATIENCE)  # type: ignore[misc]
+
+    async def _start_agents(self) -> None:
+        config = self._directory.path / "agents.json"
+        config.write_bytes(msgspec.json.format(msgspec.json.encode(self._agents_config()), indent=1))
+        self._clients = {
+            host: AgentClient(host, self._directory.of_host(host) / "agent.sock") for host in self._switches
+        }
+        self._orchestrator = asyncio.create_task(self._orchestrate(), name="orchestrator")
+        self._agents = Service(
+            "the agents' process",
+            [sys.executable, "-m", "nvi.agent", "--config", str(config)],
+            self._directory.path / "agents.log",
+            self._say,
+            after=self._agents_have_started,
+        )
+        await self._agents.start()
+        for host, client in self._clients.items():
+
+            async def ready(host: str = host, client: AgentClient = client) -> bool:
+                try:
+                    return host in self._briefed and (await client.status())["state"] == "primary"
+                except AgentError:
+                    return False
+
+            await _wait_for(self._agents, ready, _AGENT_PATIENCE, of=f"the agent of {host}")
+
+    def _agents_config(self) -> FarmConfig:
+        agents = []
+        for device_id, host in enumerate(self.topology.hosts.values(), 1):
+            directory = self._directory.of_host(host.name)
+            agents.append(
+                AgentConfig(
+                    host=host.host,
+                    p4runtime=f"unix:{directory / 'p4rt.sock'}",
+                    device_id=device_id,
+                    api=str(directory / "agent.sock"),
+                    state=str(directory / "agent.json"),
+                    netns=f"/proc/{self._nodes.pid(host.name)}/ns/net",
+                )
+            )
+        return FarmConfig(
+            farm=self.topology.name,
+            agents=tuple(agents),
+            tenants=tuple(self.topology.tenants.values()),
+            idle_timeout=self.topology.idle_timeout,
+        )
+
+    def _took(self, began: float, what: str) -> float:
+        now = time.monotonic()
+        self._say(f"{what} ({now - began:.1f} s)")
+        return now
+
+    # Orchestration
+
+    def _agents_have_started(self, process: ProcessId) -> None:
+        self._directory.remember(process)
+        self._briefed.clear()
+        self._agents_started.set()
+
+    async def _orchestrate(self) -> None:
+        """Tell the agents their endpoints, each time that they have started."""
+        while True:
+            await self._agents_started.wait()
+            self._agents_started.clear()
+            for host, client in self._clients.items():
+                while not self._agents_started.is_set():
+                    try:
+                        await self._brief(host, client)
+                        break
+                    except AgentRefused as error:
+                        self._say(str(error))
+                        break
+                    except AgentError:  # it is not up yet
+                        await asyncio.sleep(_POLL)
+
+    async def _brief(self, host: str, client: AgentClient) -> None:
+        """Make one agent know exactly the endpoints of its host. Raises AgentError."""
+        known = await client.endpoints()
+        async with self._changing:
+            ours = {name: placed for name, placed in self._placed.items() if placed.endpoint.host == host}
+            for name in known - ours.keys():
+                await client.remove(name)
+            for placed in ours.values():
+                await client.add(placed.endpoint, placed.port)
+        self._briefed.add(host)
+
+    async def add(self, name: str, request: Request) -> dict[str, Any]:
+        """Add an endpoint; returns its view. Raises Misuse, Conflict, AgentError, SetupError."""
+        async with self._changing:
+            existing = (placed.endpoint for placed in self._placed.values())
+            endpoint = place(name, request, self.topology.tenants, self.topology.hosts, existing)
+            if not self._spares[endpoint.host]:
+                raise Conflict(
+                    f"host {endpoint.host!r} has no free port; remove one of its endpoints, or use another host"
+                )
+            port = self._spares[endpoint.host][0]
+            network = self.topology.tenants[endpoint.tenant].networks[endpoint.network]
+            self._nodes.create(endpoint_node(endpoint, network))
+            try:
+                self._remember(self._nodes.pid(name))
+                await self._nodes.lend(endpoint.host, spare_interface(port), name, show_mac(endpoint.mac))
+                await self._nodes.configure([name])
+                await self._clients[endpoint.host].add(endpoint, port)
+            except BaseException:
+                await self._nodes.take_back(endpoint.host, spare_interface(port), name)
+                self._nodes.remove(name)
+                raise
+            self._spares[endpoint.host].remove(port)
+            self._placed[name] = Placed(endpoint, port)
+            self._publish()
+            return self._endpoint_view(name)
+
+    async def remove(self, name: str) -> None:
+        """Remove an endpoint with everything that runs in it. Raises Misuse, AgentError, SetupError."""
+        async with self._changing:
+            if name not in self._placed:
+                raise Misuse(f"there is no endpoint {name!r}; 'nvi endpoints' lists those that are there")
+            placed = self._placed[name]
+            host = placed.endpoint.host
+            await self._clients[host].remove(name)
+            del self._placed[name]
+            await self._nodes.take_back(host, spare_interface(placed.port), name)
+            self._nodes.remove(name)
+            self._spares[host].append(placed.port)
+            self._publish()
+
+    # Views
+
+    async def status(self) -> dict[str, Any]:
+        """`nvi status --json`."""
+        agents = await asyncio.gather(*(_ask(client.status) for client in self._clients.values()))
+        agent_pid = self._agents.pid if self._agents is not None else None
+        hosts = {
+            host: views.host_status(self._switches[host].pid, agent, agent_pid)
+            for host, agent in zip(self._clients, agents, strict=True)
+        }
+        return views.status_view(self.topology.name, self.target, hosts)
+
+    async def connections(self, host: str | None = None) -> dict[str, Any]:
+        """`nvi connections --json`. Raises Misuse if there is no such host."""
+        if host is not None and host not in self._clients:
+            raise Misuse(f"there is no host {host!r}; 'nvi hosts' lists those that are there")
+        clients = [self._clients[host]] if host else list(self._clients.values())
+        answers = await asyncio.gather(*(_ask(client.connections) for client in clients))
+        return views.connections_view(
+            (answer for answer in answers if not isinstance(answer, str)),
+            (answer for answer in answers if isinstance(answer, str)),
+        )
+
+    def hosts(self) -> dict[str, Any]:
+        """`nvi hosts --json`."""
+        hosts = self.topology.hosts
+        endpoints = (placed.endpoint for placed in self._placed.values())
+        return views.hosts_view(hosts.values(), endpoints, {name: self._nodes.pid(name) for name in hosts})
+
+    def endpoints(self) -> dict[str, Any]:
+        """`nvi endpoints --json`."""
+        return {"schema": views.SCHEMA, "endpoints": [self._endpoint_view(name) for name in self._placed]}
+
+    def _endpoint_view(self, name: str) -> dict[str, Any]:
+        placed = self._placed[name]
+        return views.endpoint_view(placed.endpoint, placed.port, self._nodes.pid(name))
+
+    # The run directory
+
+    def _remember(self, pid: int) -> None:
+        process = ProcessId.of(pid)
+        if process is not None:
+            self._directory.remember(process)
+
+    def _publish(self) -> None:
+        supervisor = ProcessId.of(os.getpid())
+        assert supervisor is not None
+        nodes = {name: FarmNode(node.kind, self._nodes.pid(name)) for name, node in self._nodes.plans.items()}
+        self._directory.publish(
+            FarmRecord(self.topology.name, str(self._file), self.target, self._run, supervisor, nodes)
+        )
+
+
+async def _wait_for(service: Service, ready: Callable[[], Awaitable[bool]], patience: float, of: str = "") -> None:
+    """Wait for something that a service brings about. Raises FarmError, with the service's last words."""
+    deadline = time.monotonic() + patience
+    while not await ready():
+        if service.deaths >= _HOPELESS:
+            raise FarmError(f"{service.name} does not stay up; the end of its log:\n{service.last_words()}")
+        if time.monotonic() > deadline:
+            what = of or service.name
+            raise FarmError(f"{what} is not up after {patience:.0f} s; the end of its log:\n{service.last_words()}")
+        await asyncio.sleep(_POLL)
+
+
+async def _ask(question: Callable[[], Awaitable[_T]]) -> _T | str:
+    """What an agent answers, or why it does not."""
+    try:
+        return await asyncio.wait_for(question(), _STATUS_PATIENCE)
+    except TimeoutError:
+        return f"an agent did not answer within {_STATUS_PATIENCE:.0f} s; try again in a moment"
+    except AgentError as error:
+        return str(error)

@@ -1,0 +1,82 @@
+"""Endpoints that are added while the farm runs: are they right, and where is room for them? No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from ipaddress import IPv4Network
+
+from msgspec import Struct
+
+from ..model import Endpoint, Tenant, derive_mac, show_address, show_mac
+from ..topology.addresses import overlay_address, unicast_mac
+from ..topology.problems import suggest
+from ..topology.record import NAME_RULE, name_works
+
+
+class Request(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked for by `nvi endpoint add`."""
+
+    tenant: str
+    network: str
+    address: str
+    host: str
+    mac: str | None = None
+
+
+class Misuse(ValueError):
+    """A request that makes no sense. The text says what, where, and what to do."""
+
+
+class Conflict(ValueError):
+    """A request that contradicts what is there."""
+
+
+def place(
+    name: str, request: Request, tenants: dict[str, Tenant], hosts: Iterable[str], existing: Iterable[Endpoint]
+) -> Endpoint:
+    """The endpoint that a request describes. Raises Misuse or Conflict."""
+    what = f"endpoint {name!r}"
+    hosts = list(hosts)
+    if not name_works(name):
+        raise Misuse(f"the name {name!r} would not work; {NAME_RULE}")
+    if request.host not in hosts:
+        raise Misuse(f"{what}: unknown host {request.host!r}; {suggest(request.host, hosts, noun='host')}")
+    tenant = tenants.get(request.tenant)
+    if tenant is None:
+        raise Misuse(f"{what}: unknown tenant {request.tenant!r}; {suggest(request.tenant, tenants, noun='tenant')}")
+    network = tenant.networks.get(request.network)
+    if network is None:
+        remedy = suggest(request.network, tenant.networks, noun="network")
+        raise Misuse(f"{what}: tenant {tenant.name!r} has no network {request.network!r}; {remedy}")
+    cidr = IPv4Network(network.cidr)
+    try:
+        address = overlay_address(request.address, cidr).packed
+        mac = unicast_mac(request.mac) if request.mac else derive_mac("endpoint", tenant.name, name)
+    except ValueError as error:
+        raise Misuse(f"{what}: {error}; the network {tenant.name}/{network.name} is {network.cidr}") from None
+    if address == network.gateway:
+        raise Misuse(f"{what}: {request.address} is the gateway of {tenant.name}/{network.name}; use another address")
+    if mac == tenant.gateway_mac(network.name):
+        raise Misuse(f"{what}: {show_mac(mac)} is the MAC of its gateway; use another MAC, or none")
+    endpoint = Endpoint(name, tenant.name, network.name, mac, address, request.host)
+    if name in hosts:
+        raise Conflict(f"there is a host {name!r} already; use another name: commands take either")
+    for other in existing:
+        _check_against(endpoint, other)
+    return endpoint
+
+
+def _check_against(endpoint: Endpoint, other: Endpoint) -> None:
+    what = f"endpoint {endpoint.name!r}"
+    if other.name == endpoint.name:
+        remedy = f"use another name, or remove that one with 'nvi endpoint remove {other.name}'"
+        raise Conflict(f"there is an endpoint {other.name!r} already; {remedy}")
+    if other.tenant != endpoint.tenant:
+        return
+    if other.address == endpoint.address:
+        address = show_address(endpoint.address)
+        raise Conflict(f"{what}: {address} is the address of endpoint {other.name!r}; use another address")
+    if other.network == endpoint.network and other.mac == endpoint.mac:
+        raise Conflict(
+            f"{what}: {show_mac(endpoint.mac)} is the MAC of endpoint {other.name!r}; use another MAC, or none"
+        )

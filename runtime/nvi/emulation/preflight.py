@@ -1,0 +1,73 @@
+"""What a farm needs of the machine, checked before anything is started."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+
+# Program, the Debian package that has it.
+_PROGRAMS = {
+    "ip": "iproute2",
+    "ethtool": "ethtool",
+    "mnexec": "mininet",
+    "setpriv": "util-linux",
+    "unshare": "util-linux",
+    "bash": "bash",
+    "ifconfig": "net-tools",  # Mininet insists on it
+}
+
+# Tried in a namespace that is gone afterwards: (shell command, what it shows, what to do).
+_KERNEL = (
+    ("ip link add name a type veth peer name b", "veth pairs", "load the kernel module veth: modprobe veth"),
+    ("ip link add name c type bridge", "bridges", "load the kernel module bridge: modprobe bridge"),
+    (
+        "ip rule add pref 10 iif lo lookup main",
+        "policy routing",
+        "use a kernel with CONFIG_IP_MULTIPLE_TABLES, as Debian's is",
+    ),
+    (
+        "echo 20000-20001 > /proc/sys/net/ipv4/ip_local_reserved_ports",
+        "settings in /proc/sys/net",
+        "in a container, run it with --privileged",
+    ),
+)
+
+
+def check() -> list[str]:
+    """What is missing, each with its remedy. Empty if a farm can run here."""
+    if os.geteuid() != 0:
+        return ["a farm needs root, for its network namespaces: run it with sudo"]
+    missing = [
+        f"the program {program!r} is missing: apt-get install {package}"
+        for program, package in _PROGRAMS.items()
+        if shutil.which(program) is None
+    ]
+    if importlib.util.find_spec("mininet") is None:
+        missing.append(
+            "the Python module 'mininet' is missing: run 'make setup', or apt-get install mininet and make Debian's "
+            "/usr/lib/python3/dist-packages/mininet importable here"
+        )
+    return missing or _check_kernel()
+
+
+def _check_kernel() -> list[str]:
+    result = _in_namespace("true")
+    if result.returncode:
+        return [f"no network namespace can be made ({_reason(result)}): in a container, run it with --privileged"]
+    missing = []
+    for command, feature, remedy in _KERNEL:
+        result = _in_namespace(command)
+        if result.returncode:
+            missing.append(f"the kernel does not let us use {feature} ({_reason(result)}): {remedy}")
+    return missing
+
+
+def _in_namespace(command: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["unshare", "--net", "sh", "-c", command], capture_output=True, text=True, check=False)
+
+
+def _reason(result: subprocess.CompletedProcess[str]) -> str:
+    lines = (result.stderr or result.stdout).strip().splitlines()
+    return lines[-1] if lines else f"status {result.returncode}"

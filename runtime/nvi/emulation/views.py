@@ -1,0 +1,89 @@
+"""What the listing commands print with `--json`: documented, versioned schemas. No I/O.
+
+What is added to a schema leaves its version as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ..model import Endpoint, show_address, show_mac
+from ..topology import TopologyHost
+
+SCHEMA = 1
+
+
+def hosts_view(hosts: Iterable[TopologyHost], endpoints: Iterable[Endpoint], pids: dict[str, int]) -> dict[str, Any]:
+    """`nvi hosts --json`. `pids`: by host, a process in its namespace."""
+    placed = list(endpoints)
+    return {
+        "schema": SCHEMA,
+        "hosts": [
+            {
+                "name": host.name,
+                "site": host.site,
+                "underlay": [address.with_prefixlen for address in host.underlay],
+                "endpoints": [endpoint.name for endpoint in placed if endpoint.host == host.name],
+                "pid": pids[host.name],
+            }
+            for host in hosts
+        ],
+    }
+
+
+def endpoint_view(endpoint: Endpoint, port: int, pid: int) -> dict[str, Any]:
+    """One endpoint. `pid`: a process in its namespace."""
+    return {
+        "name": endpoint.name,
+        "tenant": endpoint.tenant,
+        "network": endpoint.network,
+        "mac": show_mac(endpoint.mac),
+        "address": show_address(endpoint.address),
+        "host": endpoint.host,
+        "port": port,
+        "pid": pid,
+    }
+
+
+def connections_view(seen: Iterable[list[dict[str, Any]]], silent: Iterable[str] = ()) -> dict[str, Any]:
+    """`nvi connections --json`: the hosts' views of their connections, put together.
+
+    `silent`: what is missing because an agent did not answer, in sentences.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    for connections in seen:
+        for connection in connections:
+            known = merged.setdefault(connection["id"], connection)
+            if known is connection:
+                continue
+            known["hosts"] = {**known["hosts"], **connection["hosts"]}
+            known["segments"] = max(known["segments"], connection["segments"], key=len)
+    view: dict[str, Any] = {"schema": SCHEMA, "connections": list(merged.values())}
+    if problems := list(silent):
+        view["errors"] = problems
+    return view
+
+
+def status_view(farm: str, target: str, hosts: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """`nvi status --json`. Values of `hosts` come from `host_status`."""
+    return {"schema": SCHEMA, "farm": farm, "target": target, "hosts": hosts}
+
+
+def host_status(switch_pid: int | None, agent: dict[str, Any] | str, agent_pid: int | None) -> dict[str, Any]:
+    """One host. `agent`: what its agent says of itself, or why it says nothing."""
+    switch = {"state": "running" if switch_pid else "restarting", "pid": switch_pid}
+    if isinstance(agent, str):
+        state = "unreachable" if agent_pid else "restarting"
+        return {
+            "switch": switch,
+            "agent": {"state": state, "pid": agent_pid, "message": agent},
+            "entries": {},
+            "drops": {},
+        }
+    return {
+        "switch": switch,
+        "agent": {key: agent[key] for key in ("state", "pid", "message") if key in agent},
+        "entries": agent.get("entries", {}),
+        "drops": agent.get("drops", {}),
+    }
