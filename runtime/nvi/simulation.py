@@ -76,6 +76,10 @@ class _Underlay:
         """Nothing is remembered."""
 
 
+def _ignore(_: object) -> None:
+    """What a dead agent does."""
+
+
 def host_mac(host: str) -> bytes:
     """The MAC of a host's underlay interface."""
     return derive_mac("host", host)
@@ -162,7 +166,8 @@ class Farm:
         """The agent dies without a word. Its switch goes on; what it punts is lost."""
         host = self.hosts[name]
         await host.agent.stop()
-        host.switch.on_punt = host.switch.on_primary = lambda _: None
+        host.switch.on_punt = _ignore
+        host.switch.on_primary = _ignore
 
     async def start_agent(self, name: str) -> SimulatedHost:
         """An agent finds what the last one left: the switch and the state file."""
