@@ -91,7 +91,8 @@ def execute(
     """Run a program inside an endpoint or a host: nvi exec acme-web1 -- ping 10.0.1.2"""
     from .execute import execute as become
 
-    become(name, command)
+    # Options after NAME are the program's, with or without `--` before it.
+    become(name, command[1:] if command[0] == "--" else command)
 
 
 @endpoint_app.command("add")

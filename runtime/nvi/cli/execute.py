@@ -18,6 +18,8 @@ _NOT_FOUND = 127
 
 def execute(name: str, command: Sequence[str]) -> NoReturn:
     """Become that program: its standard streams, terminal, signals and exit status are ours. Raises CommandError."""
+    if not command:
+        raise CommandError(f"what is to run in {name}? Name a program: nvi exec {name} -- ip addr", MISUSE)
     farm = running_farm()
     node = farm.nodes.get(name)
     if node is None:
