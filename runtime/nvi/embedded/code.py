@@ -7,12 +7,12 @@ known before a packet arrives. A field is one of
 * `Raw`: bits of the packet as received, loaded when somebody asks for them, and never if nobody does;
 * `Span`, `Octets`: a variable-length field, as a stretch of the packet or as a Python `bytes` variable.
 
-Generated names are assigned once on every way through the code, so values may be copied freely between fields.
+On every way through the code a variable is assigned at most once, so values may be copied freely between fields.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .ir import FieldRef
@@ -161,6 +161,9 @@ class Flow:
     """By how many bytes headers added and removed have changed the packet's length."""
     clock_read: bool = False
     """The variable `now` holds the time."""
+    names: set[str] = field(default_factory=set)
+    """Variables assigned on the way so far. Other ways may have the same names: Python makes room for all variables of a
+    function at each call, so there should not be thousands of them."""
     exited: bool = False
     """`exit` was called: the pipeline ends after this action."""
 
@@ -177,8 +180,13 @@ class Flow:
             dict(self.known),
             self.growth,
             self.clock_read,
+            set(self.names),
             self.exited,
         )
+
+    def name(self, hint: str) -> str:
+        """A variable that is not in use on this way; `hint` makes the generated code readable."""
+        return new_name([self], hint)
 
     def assume(self, ref: FieldRef, value: int) -> None:
         """From here on the field is known to have this value; so have all copies of it."""
@@ -190,6 +198,18 @@ class Flow:
             for other, held in self.values.items():
                 if held == current:
                     self.values[other] = lit(value)
+
+
+def new_name(flows: Sequence[Flow], hint: str) -> str:
+    """A variable that is not in use on any of these ways."""
+    clean = "".join(c if c.isalnum() else "_" for c in hint)
+    number = 0
+    while any(f"{clean}_{number}" in flow.names for flow in flows):
+        number += 1
+    name = f"{clean}_{number}"
+    for flow in flows:
+        flow.names.add(name)
+    return name
 
 
 def at(base: str, offset: int) -> str:

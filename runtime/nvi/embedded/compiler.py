@@ -168,7 +168,7 @@ class _Compiler:
                 condition = binary("and", condition, self.evaluator.evaluate(flow, item.condition))
             if condition.const == 0:
                 continue
-            failed = self.evaluator.name("checksum_error")
+            failed = flow.name("checksum_error")
             block = flow.block
             if condition.const is None:
                 block.add(f"{failed} = 0")

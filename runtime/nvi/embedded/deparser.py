@@ -132,7 +132,7 @@ class DeparserWriter:
         def flush() -> None:
             nonlocal codes, args
             if args:
-                function = self.structs.setdefault(f'Struct(">{codes}").pack', f"pack_{len(self.structs)}")
+                function = self.structs.setdefault(f'Struct(">{codes}").pack', f"pack{len(self.structs)}")
                 parts.append(f"{function}({', '.join(args)})")
             codes, args = "", []
 

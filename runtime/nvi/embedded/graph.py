@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from .code import Block, Flow, Octets, Src, Value, at, lit
+from .code import Block, Flow, Octets, Src, Value, at, lit, new_name
 from .ir import FieldRef, ProgramError, UnsupportedConstruct
 from .symbolic import Evaluator
 
@@ -173,7 +173,7 @@ class Walker:
             result.valid[header] = self._unite_sources(flows, states, f"{header}_valid")
         result.growth = self._unite_sources(flows, [flow.growth for flow in flows], "growth")
         if any((flow.base, flow.offset) != (first.base, first.offset) for flow in flows):
-            result.base, result.offset = self.evaluator.name("position"), 0
+            result.base, result.offset = new_name(flows, "position"), 0
             for flow in flows:
                 flow.block.add(f"{result.base} = {at(flow.base, flow.offset)}")
         result.facts = {
@@ -188,11 +188,12 @@ class Walker:
             if all(base in flow.known for flow in flows)
         }
         result.clock_read = all(flow.clock_read for flow in flows)
+        result.names = set().union(*(flow.names for flow in flows))
         return result
 
     def _unite(self, flows: Sequence[Flow], ref: FieldRef) -> Value:
         if self.evaluator.program.declaration(ref).variable:
-            name = self.evaluator.name(str(ref))
+            name = new_name(flows, str(ref))
             for flow in flows:
                 flow.block.add(f"{name} = {self.evaluator.octets(flow, ref).text}")
             return Octets(name)
@@ -207,7 +208,7 @@ class Walker:
     def _unite_sources(self, flows: Sequence[Flow], sources: Sequence[Src], hint: str) -> Src:
         if all(source == sources[0] for source in sources):
             return sources[0]
-        name = self.evaluator.name(hint)
+        name = new_name(flows, hint)
         for flow, source in zip(flows, sources, strict=True):
             flow.block.add(f"{name} = {source.text}")
         lows = [source.low for source in sources if source.low is not None]

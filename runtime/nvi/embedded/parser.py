@@ -146,7 +146,7 @@ class ParserWriter:
         for item in header.fields:
             ref = FieldRef(header.name, item.name)
             if item.variable:
-                end = self.evaluator.name("position")
+                end = flow.name("position")
                 flow.block.add(f"{end} = {at(flow.base, bit // 8)} + {octets.text}")
                 flow.values[ref] = Span(flow.base, bit // 8, end)
                 flow.base, bit = end, 0
@@ -167,7 +167,7 @@ class ParserWriter:
         if octets.const is not None:
             flow.offset += octets.const
         else:
-            position = self.evaluator.name("position")
+            position = flow.name("position")
             flow.block.add(f"{position} = {at(flow.base, flow.offset)} + {octets.text}")
             flow.base, flow.offset = position, 0
         return flow

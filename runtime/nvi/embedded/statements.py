@@ -24,10 +24,10 @@ class Externs:
     """Names by which generated code reaches the engine's objects; filled while generating."""
 
     names: dict[tuple[str, str], str] = field(default_factory=dict)
-    """(kind, name in the program) -> Python name of the object."""
+    """(kind, name in the program) -> Python name of the object. Unlike variables these do not end in _NUMBER."""
 
     def name(self, kind: str, of: str) -> str:
-        return self.names.setdefault((kind, of), f"{kind}_{len(self.names)}")
+        return self.names.setdefault((kind, of), f"{kind.capitalize()}{len(self.names)}")
 
 
 class StatementWriter:
@@ -305,14 +305,14 @@ class StatementWriter:
                 terms.append(f"({value.text} << {shift})" if shift else value.text)
         if _with_payload(item):
             # The payload starts at a whole byte, and is padded with a zero byte to a whole number of words.
-            name = evaluator.name("payload")
+            name = flow.name("payload")
             flow.block.add(f"{name} = packet[{self._position(flow)}:]")
             start = -(-end // 8)
             terms.append(f"(from_bytes({name}) << (len({name}) {'+ 1 ' if start % 2 else ''}& 1) * 8)")
         constant = constant % 65535 or (65535 if constant else 0)
         if constant or not terms:
             terms.append(str(constant))
-        name = evaluator.name("sum")
+        name = flow.name("sum")
         flow.block.add(f"{name} = {strip(' + '.join(terms))}")
         # The complement of the folded sum; of the two zeros, all ones can only come from a sum of nothing but zeros.
         return evaluator.keep(flow, expr(f"-{name} % 65535 if {name} else 65535", 0, 65535), "csum16")

@@ -17,13 +17,6 @@ class Evaluator:
 
     def __init__(self, program: ir.Program) -> None:
         self.program = program
-        self._names = 0
-
-    def name(self, hint: str) -> str:
-        """A Python name that is not in use; `hint` makes the generated code readable."""
-        self._names += 1
-        clean = "".join(c if c.isalnum() else "_" for c in hint)
-        return f"{clean}_{self._names}"
 
     # ----------------------------------------------------------------------------------- loads and stores
 
@@ -56,7 +49,7 @@ class Evaluator:
         """Store an expression in a variable."""
         if source.atom:
             return source
-        name = self.name(hint)
+        name = flow.name(hint)
         flow.block.add(f"{name} = {source.text}")
         return Src(name, source.low, source.high)
 
@@ -64,7 +57,7 @@ class Evaluator:
         """Bits of the packet, as a variable."""
         name = flow.loaded.get(raw)
         if name is None:
-            name = self.name(hint)
+            name = flow.name(hint)
             flow.block.add(f"{name} = {raw_text(raw)}")
             flow.loaded[raw] = name
         return Src(name, 0, (1 << raw.width) - 1)
@@ -93,7 +86,7 @@ class Evaluator:
         if isinstance(value, Octets):
             return value
         assert isinstance(value, Span)
-        name = self.name(str(ref))
+        name = flow.name(str(ref))
         flow.block.add(f"{name} = {span_text(value)}")
         result = Octets(name)
         for other, held in flow.values.items():

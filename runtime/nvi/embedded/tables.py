@@ -44,7 +44,7 @@ class TableWriter:
             flow, [*wanted, *(ref for a in actions for ref in sorted(reads.of_action(self.program, a).reads))]
         )
         key = ", ".join(self._key(flow, item).text for item in table.keys)
-        entry = self.evaluator.name("entry")
+        entry = flow.name("entry")
         argument = key if len(table.keys) == 1 else f"({key})"
         flow.block.add(
             f"{entry} = {name}.get({argument})" if table.match == "exact" else f"{entry} = {name}.find({argument})"
@@ -82,7 +82,7 @@ class TableWriter:
         if table.meter is not None:
             target = self.program.meters[table.meter].target
             assert target is not None
-            colour = self.evaluator.name("colour")
+            colour = flow.name("colour")
             by_bytes = self.program.meters[table.meter].bytes
             size = "n" if by_bytes else "1"
             flow.block.add(
@@ -94,7 +94,7 @@ class TableWriter:
         if table.default_entry_const:
             args = [lit(value) for value in table.default.args]
             return self._run(flow, table, table.default.action, args, graph, False)
-        entry = self.evaluator.name("default")
+        entry = flow.name("default")
         flow.block.add(f"{entry} = {self.externs.name('table', table.name)}.default")
         return self._dispatch(flow, table, entry, graph, False)
 
@@ -112,7 +112,7 @@ class TableWriter:
         ways: list[tuple[Flow, str | None]] = []
         chosen = f"{entry}.action"
         if len(candidates) > 2:
-            chosen = self.evaluator.name("action")
+            chosen = flow.name("action")
             flow.block.add(f"{chosen} = {entry}.action")
         blocks = flow.block.branch([*(f"{chosen} == {action}" for action in candidates[:-1]), None])
         for action, block in zip(candidates, blocks, strict=True):
@@ -125,7 +125,7 @@ class TableWriter:
         declaration = self.program.actions[action]
         used = _params(declaration)
         args: list[Src] = []
-        names = [self.evaluator.name(name) if i in used else "_" for i, (name, _) in enumerate(declaration.params)]
+        names = [flow.name(name) if i in used else "_" for i, (name, _) in enumerate(declaration.params)]
         if len(names) == 1 and used:
             flow.block.add(f"{names[0]}, = {entry}.args")
         elif used:
@@ -168,7 +168,7 @@ class TableWriter:
                 codes += f"{first - position}x"
             code, low_bits = _CODES[raw.width]
             codes += code
-            name = self.evaluator.name(str(refs[raw]))
+            name = flow.name(str(refs[raw]))
             if low_bits:
                 upper, lower = f"{name}_h", f"{name}_l"
                 names += [upper, lower]
@@ -178,7 +178,7 @@ class TableWriter:
             flow.loaded[raw] = name
             position = first + raw.width // 8
         source = f'Struct("{codes}").unpack_from'
-        function = self.structs.setdefault(source, f"unpack_{len(self.structs)}")
+        function = self.structs.setdefault(source, f"unpack{len(self.structs)}")
         where = at(raws[0].base, start)
         flow.block.add(f"{', '.join(names)} = {function}(packet, {where})")
         for join in joins:
