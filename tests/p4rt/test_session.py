@@ -25,6 +25,7 @@ from nvi.switch import (
     Punt,
     PuntReason,
     Rewrite,
+    Switch,
     SwitchError,
     Update,
     Usage,
@@ -52,6 +53,11 @@ def packet_in(payload: bytes, port: int = 16, reason: int = 1) -> p4r.PacketIn:
     values = ((header["ingress_port"], port), (header["reason"], reason))
     metadata = [p4r.PacketMetadata(metadata_id=f.id, value=v.to_bytes(f.size)) for f, v in values]
     return p4r.PacketIn(payload=payload, metadata=metadata)
+
+
+def as_switch(recorded: Recorded) -> Switch:
+    """For the type checker: a session is what agents want."""
+    return recorded.session
 
 
 # Starting.

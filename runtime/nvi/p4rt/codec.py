@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 
 from ..checksum import change
 from ..model import Flow, Protocol
-from ..packets import ECHO_PORT, ECHO_PORT_ALTERNATIVE
+from ..packets import echo_port
 from ..switch import (
     ConnectionEntry,
     ConnectionKey,
@@ -38,7 +38,6 @@ NANOSECONDS = 1_000_000_000
 
 _STATUS_NAMES: dict[int, str] = {value: name for name, value in rpc_code.Code.items()}
 _INVERSE_15625 = pow(15625, -1, 1 << 26)
-_STAND_INS = (ECHO_PORT, ECHO_PORT_ALTERNATIVE)
 
 
 class Change(NamedTuple):
@@ -298,7 +297,7 @@ def checksum_deltas(old: Flow, new: Flow, ttl: int) -> tuple[int, int]:
         l4_delta = change(
             new_addresses + new.l4_source + new.l4_destination, old_addresses + old.l4_source + old.l4_destination
         )
-    elif old.l4_destination in _STAND_INS and new.l4_destination in _STAND_INS:  # a request: the source identifies
+    elif old.l4_destination == echo_port(old.l4_source):  # a request: the source identifies
         l4_delta = change(new.l4_source, old.l4_source)
     else:
         l4_delta = change(new.l4_destination, old.l4_destination)
