@@ -95,6 +95,18 @@ def execute(
     become(name, command[1:] if command[0] == "--" else command)
 
 
+@app.command(
+    "switch",
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
+    add_help_option=False,
+)
+def switch(context: typer.Context) -> None:
+    """Run one embedded switch by itself, for other programs to control: see nvi switch --help."""
+    from ..embedded.__main__ import app as embedded
+
+    embedded(["switch", *context.args], prog_name="nvi")
+
+
 @endpoint_app.command("add")
 def endpoint_add(
     name: Annotated[str, typer.Argument(show_default=False)],

@@ -30,7 +30,7 @@ def command(target: Target, device_id: int, directory: Path, ports: Mapping[int,
     address = f"unix:{directory / 'p4rt.sock'}"
     if target == "embedded":
         options = [option for plug in plugs for option in ("--port", plug)]
-        start = [sys.executable, "-m", "nvi.embedded", "--device-id", str(device_id), "--p4runtime", address]
+        start = [sys.executable, "-m", "nvi.embedded", "switch", "--device-id", str(device_id), "--p4runtime", address]
         return [*start, *options, "--cpu-port", str(PORT_CPU)]
     options = [option for plug in plugs for option in ("-i", plug)]
     start = [_BMV2, "--no-p4", "--device-id", str(device_id), "--log-level", "off"]
