@@ -17,10 +17,11 @@ const PortId PORT_CPU = 510;
 const bit<16> KEY_FIRST = 20000;
 const bit<16> KEY_LAST = 32767;
 
-// What stands for the responder's port in the flow of an ICMP echo: the type and code of a request. An identifier of
-// the same value gets the second stand-in, or request and reply would have one and the same key.
+// What stands for the responder's port in the flow of an ICMP echo: the type and code of a request. For the identifiers
+// 0x0800 and 0x0801 it is the identifier plus one. So no request ever has the key of a reply: with s(x) for x's stand-in,
+// (a, s(a)) = (s(b), b) would mean s(s(b)) = b, and no number is its stand-in's stand-in. Two of them would not do.
 const bit<16> ECHO_PORT = 0x0800;
-const bit<16> ECHO_PORT_ALTERNATIVE = 0x0801;
+const bit<16> ECHO_PORT_MASK = 0xfffe;
 
 // Why a packet was punted (packet_in.reason).
 enum bit<7> PuntReason {

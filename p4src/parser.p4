@@ -93,13 +93,13 @@ parser NviParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
         meta.l4_destination = ECHO_PORT;
         meta.has_flow = true;
         transition select(hdr.echo.identifier) {
-            ECHO_PORT: echo_request_alternative;
+            ECHO_PORT &&& ECHO_PORT_MASK: echo_request_successor;
             default: accept;
         }
     }
 
-    state echo_request_alternative {
-        meta.l4_destination = ECHO_PORT_ALTERNATIVE;
+    state echo_request_successor {
+        meta.l4_destination = hdr.echo.identifier + 1;
         transition accept;
     }
 
@@ -109,13 +109,13 @@ parser NviParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
         meta.l4_destination = hdr.echo.identifier;
         meta.has_flow = true;
         transition select(hdr.echo.identifier) {
-            ECHO_PORT: echo_reply_alternative;
+            ECHO_PORT &&& ECHO_PORT_MASK: echo_reply_successor;
             default: accept;
         }
     }
 
-    state echo_reply_alternative {
-        meta.l4_source = ECHO_PORT_ALTERNATIVE;
+    state echo_reply_successor {
+        meta.l4_source = hdr.echo.identifier + 1;
         transition accept;
     }
 }

@@ -120,7 +120,7 @@ class Host(Struct, frozen=True):
 class Flow(Struct, frozen=True):
     """The 5-tuple of packets in one direction on one segment.
 
-    The ports of an ICMP echo are stand-ins: request (identifier, 0x0800), reply the reverse (`packets.echo_ports`).
+    The ports of an ICMP echo are stand-ins: request (identifier, 0x0800), reply the reverse (`packets.echo_port`).
     """
 
     source: Address

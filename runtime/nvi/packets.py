@@ -19,8 +19,6 @@ IPV4_LENGTH = 20
 
 ECHO_PORT = 0x0800
 """What stands for the responder's port in the flow of an ICMP echo: the type and code of a request."""
-ECHO_PORT_ALTERNATIVE = 0x0801
-"""The same where the identifier itself is 0x0800: request and reply must not have one and the same flow."""
 
 _IPV4 = Layout("!BBHHHBBH4s4s")
 _ARP = Layout("!HHBBH6s4s6s4s")
@@ -50,8 +48,11 @@ class Packet(Struct, frozen=True):
 
 
 def echo_port(identifier: int) -> int:
-    """What stands for the responder's port in an echo with this identifier."""
-    return ECHO_PORT_ALTERNATIVE if identifier == ECHO_PORT else ECHO_PORT
+    """What stands for the responder's port in an echo with this identifier.
+
+    Never such that a request and a reply, of whatever identifiers, have one and the same flow (`p4src/ids.p4`).
+    """
+    return identifier + 1 if identifier in (ECHO_PORT, ECHO_PORT + 1) else ECHO_PORT
 
 
 def parse(frame: bytes) -> Packet:
