@@ -249,6 +249,29 @@ async def test_drops_and_punt_limits(switch: FakeSwitch, connect: Connect) -> No
         await session.set_punt_limit(16, 500, 50)
 
 
+async def test_the_session_survives_what_is_made_of_its_news(switch: FakeSwitch, connect: Connect) -> None:
+    agent = connect()
+
+    def stumble(primary: bool) -> None:
+        agent.primary.append(primary)
+        raise RuntimeError("stumbled")
+
+    agent.session.on_primary = stumble
+    await agent.session.start()
+    switch.hang_up()
+    await agent.until(lambda a: a.primary == [True, False, True])
+
+
+async def test_losing_the_role_before_the_pipeline_is_there(switch: FakeSwitch, connect: Connect) -> None:
+    switch.push_abort = (grpc.StatusCode.PERMISSION_DENIED, "Not primary")
+    agent = connect()
+    starting = asyncio.create_task(agent.session.start())
+    await asyncio.sleep(0.05)
+    assert agent.primary == []
+    switch.push_abort = None
+    assert await starting is True
+
+
 # Packets.
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.resources import files
 
+from ..deltas import checksum_deltas
 from ..model import Address, Flow, Mac
-from ..p4rt.codec import checksum_deltas
 from ..switch import (
     PORT_CPU,
     ConnectionEntry,

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 from msgspec import Struct
 
-from ..switch import NotPrimary, SwitchError
+from ..switch import SwitchError
 from .arbitration import Arbitration, Standing
 from .link import Link
 from .messages import p4r
@@ -20,7 +20,7 @@ from .writer import Writer
 
 OUTGOING = 4096
 """Packet-outs that may wait for the switch."""
-ANSWER = 5.0
+ANSWER = 3.0
 """Seconds within which a switch must say who is primary."""
 
 
@@ -176,8 +176,6 @@ class Conversation:
             if await self.link.cookie() != self._pipeline.cookie:
                 await self.link.push(self._pipeline.forwarding_config())
                 self._listener.pushed()
-        except NotPrimary:
-            return  # somebody has been quicker: the switch is about to say who
         except SwitchError as error:
             self._trouble = error
             self._stream.cancel()

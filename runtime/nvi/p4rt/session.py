@@ -91,7 +91,7 @@ class Session:
         self._pipeline = pipeline or nvi_pipeline()
         self._codec = Codec(self._pipeline)
         self._arbitration = Arbitration(device_id, election_id)
-        self._state = State(Condition.CONNECTING, f"no attempt to reach {address} yet")
+        self._state = State(Condition.CONNECTING, f"no answer from {address} yet: is a switch there?")
         self._conversation: Conversation | None = None
         self._supervisor: asyncio.Task[None] | None = None
         self._settled: asyncio.Future[None] | None = None
@@ -253,7 +253,11 @@ class Session:
             _log.info("switch", address=self._address, condition=condition.value, reason=text)
         was, is_ = before.condition is Condition.PRIMARY, condition is Condition.PRIMARY
         if was != is_:
-            self.on_primary(is_)
+            try:
+                self.on_primary(is_)
+            except Exception:
+                # Whatever the agent makes of it, the switch must be attended to.
+                _log.exception("on_primary", address=self._address)
 
     def _settle(self) -> None:
         if self._settled is not None and not self._settled.done():
