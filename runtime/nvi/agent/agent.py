@@ -306,6 +306,10 @@ class Agent:
                     await self._joiner.age()
                 except SwitchError as error:
                     self._local.log.warning("ageing failed", error=str(error))
+                except Exception:
+                    # Whatever it was, connections must go on ageing.
+                    self._local.events["failures"] += 1
+                    self._local.log.exception("unexpected failure")
 
     def _on_underlay_change(self, peer: bytes) -> None:
         if self._ready:

@@ -140,6 +140,8 @@ class Codec:
 
     def _encode_connection(self, operation: Operation, entry: ConnectionEntry) -> bytes:
         key = _connection_values(entry.key)
+        if operation is Operation.DELETE:  # only the key counts (section 12)
+            return self._rewrite.fill(operation, key, ())
         action = entry.action
         tail = _tail(entry.idle_timeout, entry.tag)
         if type(action) is Rewrite:
@@ -329,7 +331,7 @@ class _Entries:
         self, operation: Operation, key: tuple[bytes, ...], parameters: tuple[bytes, ...], tail: bytes = b""
     ) -> bytes:
         """An `updates` field of a WriteRequest. `tail`: further fields of the TableEntry, serialized."""
-        if operation is Operation.DELETE:  # only the key counts (section 12)
+        if operation is Operation.DELETE:
             return self._pattern(operation, 0).fill(key)
         return self._pattern(operation, len(tail)).fill((*key, *parameters, tail))
 
