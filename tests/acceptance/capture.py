@@ -7,7 +7,7 @@ import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from nvi.checksum import internet_checksum
@@ -109,6 +109,6 @@ def _quiet(files: list[Path]):
     return settled
 
 
-def substances(packets: list[Seen], network: IPv4Network) -> Counter[tuple[int, int, bytes, bytes]]:
-    """What the packets from and to a network are made of."""
-    return Counter(seen.substance for seen in packets if seen.source in network and seen.destination in network)
+def sent(packets: list[Seen], source: str) -> Counter[tuple[int, int, bytes, bytes]]:
+    """What the packets from an address are made of, apart from what every segment has of its own."""
+    return Counter(seen.substance for seen in packets if seen.source == IPv4Address(source))

@@ -88,8 +88,11 @@ class Farm:
 
     def held(self) -> dict[str, int]:
         """Entries of `connections` in each switch, read by a P4Runtime client that is not the agent."""
-        hosts = self.json("status")["hosts"]
-        return {host: len(connections(host, status["switch"]["device_id"])) for host, status in hosts.items()}
+        return {host: len(connections(host, self.device_id(host))) for host in self.json("status")["hosts"]}
+
+    def device_id(self, host: str) -> int:
+        """P4Runtime's number of a host's switch: hosts are numbered in the order of the topology."""
+        return 1 + list(self.json("status")["hosts"]).index(host)
 
     def agent_pids(self) -> set[int]:
         """Processes in which agents run."""
@@ -97,7 +100,7 @@ class Farm:
 
     def drops(self, host: str, endpoint: str) -> dict[str, int]:
         """Drop counters of an endpoint's port."""
-        drops: dict[str, int] = self.json("status")["hosts"][host]["agent"]["drops"].get(endpoint, {})
+        drops: dict[str, int] = self.json("status")["hosts"][host]["drops"].get(endpoint, {})
         return drops
 
 

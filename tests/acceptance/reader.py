@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import grpc
-from finsy.proto import U128, P4RuntimeStub, p4r
+from finsy.proto import U128, p4r, p4r_grpc
 
 CONNECTIONS = 0x02000001
 DEVICE_ID = 1
@@ -22,7 +22,7 @@ def _channel(host: str) -> grpc.Channel:
     return grpc.insecure_channel(address(host), options=[("grpc.max_receive_message_length", 64 << 20)])
 
 
-def _read(stub: P4RuntimeStub, device_id: int) -> list[p4r.TableEntry]:
+def _read(stub: p4r_grpc.P4RuntimeStub, device_id: int) -> list[p4r.TableEntry]:
     request = p4r.ReadRequest(device_id=device_id)
     request.entities.add().table_entry.table_id = CONNECTIONS
     return [entity.table_entry for answer in stub.Read(request, timeout=30) for entity in answer.entities]
@@ -31,15 +31,15 @@ def _read(stub: P4RuntimeStub, device_id: int) -> list[p4r.TableEntry]:
 def connections(host: str, device_id: int) -> list[p4r.TableEntry]:
     """All entries of the table in a host's switch."""
     with _channel(host) as channel:
-        return _read(P4RuntimeStub(channel), device_id)
+        return _read(p4r_grpc.P4RuntimeStub(channel), device_id)
 
 
 @contextmanager
-def primary(host: str, device_id: int) -> Iterator[P4RuntimeStub]:
+def primary(host: str, device_id: int) -> Iterator[p4r_grpc.P4RuntimeStub]:
     """Be the primary of a host's switch for a while, whoever was, and leave without a word."""
     orders: queue.Queue[p4r.StreamMessageRequest | None] = queue.Queue()
     with _channel(host) as channel:
-        stub = P4RuntimeStub(channel)
+        stub = p4r_grpc.P4RuntimeStub(channel)
         stream = stub.StreamChannel(iter(orders.get, None))
         request = p4r.StreamMessageRequest()
         request.arbitration.device_id = device_id

@@ -11,17 +11,17 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Network
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
-from .capture import capturing, read, substances
+from .capture import capturing, read, sent
 from .farm import Farm, mac_of
 from .reader import delete_everything
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
-WEB = IPv4Network("10.0.1.0/24")
 UNDERLAY = IPv4Network("172.16.0.0/16")
 ACROSS, WITHIN = ("acme-web1", "acme-web2", "10.0.1.2"), ("acme-web1", "acme-web3", "10.0.1.3")
 WAYS = pytest.mark.parametrize(("client", "server", "address"), [ACROSS, WITHIN], ids=["across", "within"])
@@ -115,15 +115,17 @@ def test_the_underlay_sees_only_itself_and_nothing_is_changed_on_the_way(farm: F
         for seen in packets:
             assert seen.source in UNDERLAY and seen.destination in UNDERLAY, (name, seen)
             assert seen.wrong_checksum() is None, (name, seen)
-    at_client, at_server = (
-        substances(captured["acme-web1", "eth0"], WEB),
-        substances(captured["acme-web2", "eth0"], WEB),
-    )
-    assert sum(at_client.values()) > 1000
-    assert at_client == at_server
-    for name in ("bj1", "bj2"):
-        nvi = [seen for seen in wires[name] if seen.is_nvi]
-        assert substances(nvi, UNDERLAY) == at_client, f"what {name} had on its wire is not what the endpoints sent"
+    wire1, wire2 = ([seen for seen in wires[name] if seen.is_nvi] for name in ("bj1", "bj2"))
+    client, server = captured["acme-web1", "eth0"], captured["acme-web2", "eth0"]
+    for way in (
+        [sent(client, "10.0.1.1"), sent(wire1, "172.16.1.1"), sent(wire2, "172.16.1.1"), sent(server, "10.0.1.1")],
+        [sent(server, "10.0.1.2"), sent(wire2, "172.16.2.1"), sent(wire1, "172.16.2.1"), sent(client, "10.0.1.2")],
+    ):
+        # A switch under load may lose a packet of TCP's. None may be changed, made up or doubled, at any stage.
+        assert way[0].total() > 300
+        for before, after in pairwise(way):
+            assert after <= before
+            assert after.total() > 0.9 * before.total()
     assert not any(seen.is_nvi for name in ("bj3", "bj4") for seen in wires[name])
 
 
@@ -231,7 +233,7 @@ def ready(farm: Farm) -> bool:
 
 @pytest.mark.parametrize("victim", ["bj1", "bj2"])
 def test_a_stream_runs_through_an_intruder_that_deletes_everything(farm: Farm, victim: str):
-    device_id = farm.json("status")["hosts"][victim]["switch"]["device_id"]
+    device_id = farm.device_id(victim)
     with Stream(farm, 10):
         assert delete_everything(victim, device_id) >= 2
         farm.wait_for(lambda: ready(farm), "the agent is primary again")
