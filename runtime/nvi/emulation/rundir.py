@@ -21,7 +21,8 @@ from msgspec import Struct
 from .plan import Kind
 from .processes import ProcessId, end, marked
 
-DEFAULT = Path("/run/nvi")
+DEFAULT = Path(os.environ.get("NVI_RUN_DIR", "/run/nvi"))
+"""The variable is for tests, so that they do not get in the way of a farm that somebody uses."""
 
 
 class FarmNode(Struct, frozen=True):

@@ -1,0 +1,250 @@
+"""`make run`: a farm, and real programs on it, told step by step with the commands that repeat them.
+
+Run as `python -m nvi.cli.tour [--target T]` in the clone. It exits 0 if everything went as it should.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .prompt import prompt
+
+FILE = Path("topologies/leaf-spine.yaml")
+# By target: as much as takes a few seconds.
+_MEGABYTES = {"bmv2": 50, "embedded": 5}
+_PORT = 8000
+
+
+class TourError(Exception):
+    """Something did not go as it should."""
+
+
+class Tour:
+    """The steps, in order. Each raises TourError if what it shows is not so."""
+
+    def __init__(self, directory: Path, target: str) -> None:
+        """`directory`: for the files that are transferred."""
+        self._directory = directory
+        self._target = target
+
+    def run(self) -> None:
+        """All of it."""
+        self.emptiness()
+        self.first_packet()
+        self.same_addresses()
+        self.other_network()
+        self.isolation()
+        self.wire()
+        self.throughput()
+        self.emptiness_again()
+
+    def emptiness(self) -> None:
+        _step("Two tenants, who use the same addresses, on four servers that know nothing of each other")
+        _show("endpoints")
+        _show("connections")
+        _expect(not _connections(), "some switch holds a connection although nothing was sent")
+
+    def first_packet(self) -> None:
+        _step(
+            "The first packet makes the connection: acme-web1 (on bj1) pings acme-web2 (on bj2), 1500 bytes, unfragmented"
+        )
+        _show("exec", "acme-web1", "--", "ping", "-c", "3", "-s", "1472", "-M", "do", "10.0.1.2")
+        _show("connections")
+
+    def same_addresses(self) -> None:
+        megabytes = _MEGABYTES[self._target]
+        _step(
+            f"Both tenants fetch {megabytes} MB by HTTP at the same time, from 10.0.1.1 to 10.0.1.2: same addresses, "
+            "other machines, other files"
+        )
+        tenants = ("acme", "globex")
+        files = {}
+        for tenant in tenants:
+            files[tenant] = self._directory / tenant
+            files[tenant].mkdir()
+            (files[tenant] / "file").write_bytes(os.urandom(megabytes << 20))
+        with contextlib.ExitStack() as stack:
+            for tenant in tenants:
+                server = ("python3", "-m", "http.server", str(_PORT), "--directory", str(files[tenant]))
+                stack.enter_context(_background("exec", f"{tenant}-web2", "--", *server))
+            fetches = {}
+            for tenant in tenants:
+                got = files[tenant] / "got"
+                fetch = ("curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-o", str(got))
+                fetches[tenant] = _start("exec", f"{tenant}-web1", "--", *fetch, f"http://10.0.1.2:{_PORT}/file")
+            for tenant in tenants:
+                _expect(fetches[tenant].wait(300) == 0, f"{tenant}'s fetch failed")
+        for tenant in tenants:
+            sent, got = (_sha256(files[tenant] / name) for name in ("file", "got"))
+            print(f"    {tenant:<7} sent SHA-256 {sent[:16]}..., got {got[:16]}...")
+            _expect(sent == got, f"{tenant} got something else than was sent")
+
+    def other_network(self) -> None:
+        _step("acme's networks web and db are in one group, so they may talk, through a router that no machine is")
+        _show("exec", "acme-web1", "--", "ping", "-c", "2", "10.0.2.1")
+
+    def isolation(self) -> None:
+        _step("10.0.1.4 is acme's alone: for globex it does not exist")
+        _show("exec", "acme-web1", "--", "ping", "-c", "1", "10.0.1.4")
+        _show("exec", "globex-web1", "--", "ping", "-c", "1", "-W", "1", "10.0.1.4", fails=True)
+
+    def wire(self) -> None:
+        _step(
+            "What the underlay sees of a ping from 10.0.1.1 to 10.0.1.2: the servers' own addresses, and nothing added"
+        )
+        capture = ("tcpdump", "-nn", "-l", "-c", "4", "-i", "underlay0", "icmp")
+        with _background("exec", "bj1", "--", *capture, quiet=False) as tcpdump:
+            time.sleep(1)
+            _show("exec", "acme-web1", "--", "ping", "-q", "-c", "2", "10.0.1.2")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                tcpdump.wait(3)
+
+    def throughput(self) -> None:
+        _step("iperf3: TCP, then UDP both ways at the same time")
+        with _background("exec", "acme-web4", "--", "iperf3", "-s"):
+            time.sleep(1)
+            client = ("exec", "acme-web1", "--", "iperf3", "-c", "10.0.1.4")
+            with _background(*client, "-t", "3", "-f", "m", quiet=False) as running:
+                time.sleep(1.5)
+                busy = _connections()
+                _expect(running.wait(60) == 0, "iperf3 failed")
+            _show(*client, "-u", "-b", "2M", "--bidir", "-t", "2", "-f", "m")
+        print("    While the first one ran, the switches held:")
+        for each in busy:
+            if each["protocol"] == "tcp":
+                ends = " and ".join(f"{host} ({use['packets']} packets)" for host, use in each["hosts"].items())
+                print(f"      {each['initiator']['endpoint']} to {each['responder']['endpoint']}, known to {ends}")
+
+    def emptiness_again(self) -> None:
+        seconds = 30 + 5
+        _step(
+            f"Idle connections leave nothing behind: at most {seconds} seconds after the last packet, nothing is left"
+        )
+        deadline = time.monotonic() + seconds
+        while _entries() and time.monotonic() < deadline:
+            if sys.stdout.isatty():
+                print(f"    entries left in all switches: {_entries():>4} ", end="\r", flush=True)
+            time.sleep(1)
+        _show("connections")
+        left = _entries()
+        _expect(not left, f"{left} entries are left")
+
+
+def main() -> int:
+    """Returns the exit status."""
+    parser = argparse.ArgumentParser(prog="make run")
+    parser.add_argument("--target", choices=tuple(_MEGABYTES))
+    target = parser.parse_args().target
+    # So that everything is cleaned up, whoever ends us.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _terminate)
+    if not FILE.exists():
+        print(f"make run: {FILE} is not there; run it in the clone", file=sys.stderr)
+        return 2
+    up = ["up", str(FILE), "--detach", *(("--target", target) if target else ())]
+    print(f"$ nvi {' '.join(up)}", flush=True)
+    status = _nvi(up).wait()
+    if status:
+        return status
+    try:
+        return _tour(json.loads(_output("status", "--json"))["target"])
+    except KeyboardInterrupt:
+        print("\ninterrupted")
+        return 130
+    finally:
+        _nvi(["down"]).wait()
+
+
+def _tour(target: str) -> int:
+    began = time.monotonic()
+    try:
+        with tempfile.TemporaryDirectory(prefix="nvi-tour-") as directory:
+            Tour(Path(directory), target).run()
+    except TourError as error:
+        print(f"\nThis is not as it should be: {error}", file=sys.stderr)
+        return 1
+    print(f"\nAll as it should be, in {time.monotonic() - began:.0f} s, on {target}.\n")
+    if sys.stdin.isatty():
+        prompt()
+    return 0
+
+
+def _terminate(number: int, _: object) -> NoReturn:
+    sys.exit(128 + number)
+
+
+def _step(title: str) -> None:
+    print(f"\n== {title}\n", flush=True)
+
+
+def _expect(condition: object, otherwise: str) -> None:
+    if not condition:
+        raise TourError(otherwise)
+
+
+def _nvi(arguments: list[str], **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-m", "nvi.cli", *arguments], text=True, **options)
+
+
+def _start(*arguments: str, quiet: bool = False) -> subprocess.Popen[str]:
+    """Start a command of ours, saying which."""
+    print(f"$ nvi {' '.join(arguments)} &", flush=True)
+    sink = subprocess.DEVNULL if quiet else None
+    return _nvi(list(arguments), stdin=subprocess.DEVNULL, stdout=sink, stderr=sink)
+
+
+@contextlib.contextmanager
+def _background(*arguments: str, quiet: bool = True) -> Iterator[subprocess.Popen[str]]:
+    """A command of ours that ends with the block."""
+    process = _start(*arguments, quiet=quiet)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _show(*arguments: str, fails: bool = False) -> None:
+    """Run a command of ours for people to see."""
+    print(f"$ nvi {' '.join(arguments)}", flush=True)
+    status = _nvi(list(arguments), stdin=subprocess.DEVNULL).wait()
+    print(flush=True)
+    _expect(bool(status) == fails, f"'nvi {' '.join(arguments)}' ended with status {status}")
+
+
+def _output(*arguments: str) -> str:
+    result = subprocess.run([sys.executable, "-m", "nvi.cli", *arguments], capture_output=True, text=True, check=False)
+    _expect(result.returncode == 0, result.stderr.strip())
+    return result.stdout
+
+
+def _connections() -> list[dict[str, Any]]:
+    connections: list[dict[str, Any]] = json.loads(_output("connections", "--json"))["connections"]
+    return connections
+
+
+def _entries() -> int:
+    """How many entries all `connections` tables hold together."""
+    hosts = json.loads(_output("status", "--json"))["hosts"].values()
+    return sum(host["entries"]["connections"] for host in hosts)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,98 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+#
+# Make this clone ready to run: Debian packages, and the virtual environment .venv. Quick when all is there.
+#
+#   setup.sh          what `make run` and `make test` need
+#   setup.sh shell    what `make shell` needs: p4runtime-shell in .venv-shell, by itself, because it insists on old
+#                     versions of what the rest needs new
+set -eu
+cd "$(dirname "$0")/.."
+
+say() { printf '%s\n' "setup: $*"; }
+fail() { printf '%s\n' "setup: $*" >&2; exit 1; }
+
+# A Python of at least 3.11 that can make virtual environments. The one on PATH if it will do, else the system's.
+find_python() {
+    for candidate in python3 /usr/bin/python3 python3.13 python3.12 python3.11; do
+        if "$candidate" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            "$candidate" -c 'import sys; print(sys.executable)'
+            return
+        fi
+    done
+}
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+install_packages() {
+    missing=""
+    for package in "$@"; do
+        installed "$package" || missing="$missing $package"
+    done
+    [ -n "$missing" ] || return 0
+    say "installing Debian packages:$missing"
+    root=""
+    if [ "$(id -u)" != 0 ]; then
+        command -v sudo >/dev/null || fail "this needs root; as root: apt-get install --no-install-recommends$missing"
+        root=sudo
+    fi
+    $root apt-get update </dev/null || fail "apt-get update failed; see above"
+    # shellcheck disable=SC2086  # one word per package
+    $root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $missing </dev/null ||
+        fail "apt-get could not install$missing; see above"
+}
+
+# What a virtual environment was made of: it is made again when that changes.
+digest() { cat "$@" | cksum; }
+
+if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
+    # Without what is only recommended: for mininet that is Open vSwitch, which nothing here uses.
+    set -- mininet net-tools iproute2 ethtool iputils-ping curl iperf3 tcpdump
+    [ -n "$(find_python)" ] || set -- python3 python3-venv "$@"
+    install_packages "$@"
+else
+    say "not a Debian system: install mininet, iproute2, ethtool, ping, curl, iperf3, tcpdump and Python 3.11 yourself"
+fi
+python=$(find_python)
+[ -n "$python" ] || fail "no Python of at least 3.11 with venv; apt-get install python3 python3-venv"
+
+# make_venv DIRECTORY STAMP PIP-ARGUMENTS...: a virtual environment that is whole, or made again next time.
+make_venv() {
+    directory=$1 stamp=$2
+    shift 2
+    if [ -e "$directory/.complete" ] && [ "$(cat "$directory/.complete")" = "$stamp" ]; then
+        return 1
+    fi
+    if ! "$directory/bin/python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+        say "making $directory with $python"
+        "$python" -m venv --clear "$directory" </dev/null
+    fi
+    rm -f "$directory/.complete"
+    say "installing Python packages into $directory (a minute or two the first time)"
+    failed="$directory/.failed"
+    { "$directory/bin/python" -m pip install --disable-pip-version-check "$@" </dev/null || : >"$failed"; } |
+        sed -un 's/^Collecting \([^ ]*\).*/  \1/p'
+    [ ! -e "$failed" ] || { rm "$failed"; fail "pip could not install everything into $directory; see above"; }
+}
+
+finish() { printf '%s\n' "$2" >"$1/.complete"; }
+
+if [ "${1-}" = shell ]; then
+    stamp=$(digest scripts/setup.sh)
+    if make_venv .venv-shell "$stamp" p4runtime-shell setuptools; then
+        finish .venv-shell "$stamp"
+    fi
+    exit 0
+fi
+
+stamp="$(pwd) $(digest pyproject.toml scripts/setup.sh)"
+if make_venv .venv "$stamp" --editable '.[test]'; then
+    .venv/bin/python -c 'import nvi.cli, pytest' || fail "the packages in .venv are not usable; see above"
+    # Mininet is a Debian package, of any Python 3: let .venv see that module, and nothing else of the system's.
+    packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    for mininet in /usr/lib/python3/dist-packages/mininet /usr/lib/python3*/site-packages/mininet; do
+        [ ! -d "$mininet" ] || ln -sfn "$mininet" "$packages/mininet"
+    done
+    finish .venv "$stamp"
+    say "ready: .venv/bin/nvi"
+fi
