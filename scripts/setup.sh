@@ -22,12 +22,11 @@ find_python() {
     done
 }
 
-installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
-
 install_packages() {
+    installed=$(dpkg-query -W -f '${Package}=${db:Status-Status}\n' "$@" 2>/dev/null || :)
     missing=""
     for package in "$@"; do
-        installed "$package" || missing="$missing $package"
+        printf '%s\n' "$installed" | grep -qx "$package=installed" || missing="$missing $package"
     done
     [ -n "$missing" ] || return 0
     say "installing Debian packages:$missing"

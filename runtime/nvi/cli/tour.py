@@ -57,9 +57,7 @@ class Tour:
         _expect(not _connections(), "some switch holds a connection although nothing was sent")
 
     def first_packet(self) -> None:
-        _step(
-            "The first packet makes the connection: acme-web1 (on bj1) pings acme-web2 (on bj2), 1500 bytes, unfragmented"
-        )
+        _step("The first packet makes the connection: acme-web1 (on bj1) pings acme-web2 (on bj2), with 1500 bytes")
         _show("exec", "acme-web1", "--", "ping", "-c", "3", "-s", "1472", "-M", "do", "10.0.1.2")
         _show("connections")
 
@@ -87,9 +85,9 @@ class Tour:
             for tenant in tenants:
                 _expect(fetches[tenant].wait(300) == 0, f"{tenant}'s fetch failed")
         for tenant in tenants:
-            sent, got = (_sha256(files[tenant] / name) for name in ("file", "got"))
-            print(f"    {tenant:<7} sent SHA-256 {sent[:16]}..., got {got[:16]}...")
-            _expect(sent == got, f"{tenant} got something else than was sent")
+            sent, arrived = (_sha256(files[tenant] / name) for name in ("file", "got"))
+            print(f"    {tenant:<7} sent SHA-256 {sent[:16]}..., got {arrived[:16]}...")
+            _expect(sent == arrived, f"{tenant} got something else than was sent")
 
     def other_network(self) -> None:
         _step("acme's networks web and db are in one group, so they may talk, through a router that no machine is")
