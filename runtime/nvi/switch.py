@@ -7,7 +7,7 @@ or `nvi.embedded.memory` (the embedded switch in this process, for tests and sim
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Protocol
 
 from msgspec import Struct
@@ -139,6 +139,24 @@ class Punt(Struct, frozen=True):
     packet: bytes
 
 
+class Condition(StrEnum):
+    """How an agent stands with its switch."""
+
+    CONNECTING = "connecting"
+    PRIMARY = "primary"
+    BACKUP = "backup"
+    """Somebody else is primary, or nobody."""
+    UNREACHABLE = "unreachable"
+    CLOSED = "closed"
+
+
+class State(Struct, frozen=True):
+    """How an agent stands with its switch, and why."""
+
+    condition: Condition
+    text: str
+
+
 class SwitchError(Exception):
     """The switch is not there, or does not do what it should. The text names its address and the remedy."""
 
@@ -165,6 +183,10 @@ class Switch(Protocol):
     """Called for each punted packet, from the event loop; it must not block."""
     on_primary: Callable[[bool], None]
     """Called when this agent becomes the one that may write (True) or ceases to be it (False)."""
+
+    @property
+    def state(self) -> State:
+        """How the agent stands with the switch, for people."""
 
     async def write(self, updates: Sequence[Update]) -> None:
         """Do all updates, in order. Raises WriteFailed if some could not be done, NotPrimary if none may."""

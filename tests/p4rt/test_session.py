@@ -13,8 +13,8 @@ from finsy.proto import p4r
 from nvi.model import Flow
 from nvi.p4rt import conversation
 from nvi.p4rt.pipeline import nvi_pipeline
-from nvi.p4rt.session import Condition
 from nvi.switch import (
+    Condition,
     ConnectionEntry,
     ConnectionKey,
     DropReason,

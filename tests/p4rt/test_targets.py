@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from nvi.model import Flow
-from nvi.p4rt.session import Condition
 from nvi.switch import (
     PORT_CPU,
+    Condition,
     ConnectionEntry,
     ConnectionKey,
     Drop,

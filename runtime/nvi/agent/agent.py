@@ -341,7 +341,8 @@ class Agent:
     async def status(self) -> dict[str, Any]:
         """How the agent is, what it holds, and what it has seen."""
         local = self._local
-        state = "primary" if self._ready else "taking over" if self._primary else "not primary"
+        standing = local.switch.state
+        state = "taking over" if self._primary and not self._ready else standing.condition.value
         try:
             drops = await local.switch.read_drops([PORT_UNDERLAY, *local.by_port]) if self._ready else {}
         except SwitchError:
@@ -350,6 +351,7 @@ class Agent:
         return {
             "host": local.host.name,
             "state": state,
+            "message": standing.text,
             "pid": os.getpid(),
             "entries": {
                 "connections": 2 * len(local.connections) + len(self._refusals),

@@ -14,6 +14,7 @@ from ..deltas import checksum_deltas
 from ..model import Address, Flow, Mac
 from ..switch import (
     PORT_CPU,
+    Condition,
     ConnectionEntry,
     ConnectionKey,
     Drop,
@@ -25,6 +26,7 @@ from ..switch import (
     Punt,
     PuntReason,
     Rewrite,
+    State,
     Update,
     Usage,
     WriteFailed,
@@ -81,6 +83,11 @@ class MemorySwitch:
     def restart(self) -> None:
         """Begin anew, with nothing in the tables."""
         self.engine = Engine(self._program, self._clock)
+
+    @property
+    def state(self) -> State:
+        """See Switch."""
+        return State(Condition.PRIMARY, "the switch is this process's own")
 
     def receive(self, port: int, packet: bytes) -> None:
         """A packet arrives at a port."""

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from enum import Enum
 from typing import TypeVar
 
 import structlog
-from msgspec import Struct
 
 from ..switch import (
+    Condition,
     ConnectionEntry,
     ConnectionKey,
     DropReason,
@@ -18,6 +17,7 @@ from ..switch import (
     NeighbourEntry,
     NotPrimary,
     Punt,
+    State,
     SwitchError,
     Update,
     Usage,
@@ -38,23 +38,6 @@ BACKOFF_FIRST, BACKOFF_LAST = 0.1, 2.0
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
-
-
-class Condition(Enum):
-    """How a session is."""
-
-    CONNECTING = "connecting"
-    PRIMARY = "primary"
-    BACKUP = "backup"
-    UNREACHABLE = "unreachable"
-    CLOSED = "closed"
-
-
-class State(Struct, frozen=True):
-    """How a session is, and why."""
-
-    condition: Condition
-    text: str
 
 
 class Session:
