@@ -264,7 +264,8 @@ class Entities:
                 idle_timeout_ns=entry.timeout,
                 is_const=schema.is_const and not default,
             )
-            codec.encode_key(schema, entry.key, message)
+            if not default:
+                codec.encode_key(schema, entry.key, message)
             ref = schema.by_number.get(entry.action)
             if ref is not None:
                 codec.encode_action(ref, entry.args, message)

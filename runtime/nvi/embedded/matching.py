@@ -72,7 +72,7 @@ class RuntimeTable:
             self.insert(Entry(entry.matches, entry.call.action, entry.call.args, self._const_priority(entry)))
 
     def _const_priority(self, entry: ir.ConstEntry) -> int:
-        return (1 << 30) - entry.priority if self.needs_priority else 0
+        return (1 << 31) - 1 - entry.priority if self.needs_priority else 0
 
     @property
     def needs_priority(self) -> bool:
