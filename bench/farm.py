@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from types import TracebackType
 import structlog
 
 from nvi.agent.agent import Agent
+from nvi.agent.process import GC_THRESHOLDS
 from nvi.agent.state import StateFile
 from nvi.agent.underlay import NextHop
 from nvi.config import AgentConfig
@@ -37,6 +39,13 @@ def endpoint(number: int, where: Host) -> Endpoint:
     """The endpoints of all benchmarks."""
     name = f"endpoint{number}"
     return Endpoint(name, TENANT.name, NETWORK.name, derive_mac(name), bytes([10, 0, 1, number]), where.name)
+
+
+def like_an_agent() -> None:
+    """Have this process log and collect garbage as one that runs agents does."""
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
 
 
 class _Cable:
@@ -67,7 +76,7 @@ class Farm:
         self.endpoints: list[Endpoint] = []
 
     async def __aenter__(self) -> Farm:
-        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+        like_an_agent()
         directory, offers = MemoryDirectory(), MemoryOffers()
         await directory.publish_tenant(TENANT)
         for number, (switch, endpoints) in enumerate(self._sites, start=1):

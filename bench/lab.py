@@ -37,16 +37,18 @@ class Result:
     what: str
     ours: str
     peer: str
-    ratio: float
+    ratio: float | None
     """Ours to the peer's, medians of one run."""
     bound: str = ""
     """What is required, and aimed at."""
 
     def __str__(self) -> str:
-        return f"{self.what:<58} {self.ours:>22} {self.peer:>22} {self.ratio:>7.2f}   {self.bound}"
+        ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
+        return _LINE.format(self.what, self.ours, self.peer, ratio, self.bound)
 
 
-HEADING = f"{'measured':<58} {'NVI':>22} {'peer':>22} {'ratio':>7}   required, aim"
+_LINE = "{:<56} {:>16} {:>42} {:>6}  {}"
+HEADING = _LINE.format("measured", "NVI", "peer", "ratio", "required, aim")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,9 @@ class Lab:
         self._log = self._stack.enter_context((self.directory / "log").open("w"))
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            sys.stderr.write((self.directory / "log").read_text())
         self._stack.close()
 
     def spawn(self, namespace: Namespace | None, *command: str, **options: object) -> subprocess.Popen[str]:

@@ -1,0 +1,165 @@
+"""New connections, made by raw frames: the load generator, a process of its own.
+
+It holds a raw socket on the interface of the client, one on the server's, and sends frames that it made beforehand:
+UDP, each from a port of its own, so each the first packet of a connection. What comes out at the far side it counts,
+or sends back. It prints one JSON object.
+
+    python -m bench.traffic saturate PID PID first count window
+    python -m bench.traffic pace PID PID first count rate
+    python -m bench.traffic flood PID PID first count window
+"""
+
+from __future__ import annotations
+
+import json
+import select
+import socket
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+
+from pyroute2 import netns
+
+from nvi.checksum import internet_checksum
+
+from .lab import Lab, Namespace
+from .line import CLIENT, SERVER, Line
+
+PATIENCE = 2.0
+"""Seconds after which what has not come is lost."""
+
+_HEADERS = 42  # Ethernet, IPv4, UDP
+_ETH_P_ALL = 3
+_PORTS = 60000
+_RECEIVE = 2048
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one run of the generator has seen."""
+
+    sent: int
+    arrived: int
+    seconds: float
+    """From the first packet sent to the last one that arrived."""
+    round_trips: list[float]
+    """Milliseconds, of `pace`."""
+
+
+def generate(lab: Lab, line: Line, mode: str, first: int, count: int, argument: float) -> Report:
+    """Run the generator to its end. `first`: number of the first connection."""
+    pids = (str(where.pid) for where in (line.client, line.server))
+    command = (sys.executable, "-m", "bench.traffic", mode, *pids, str(first), str(count), str(argument))
+    process = lab.spawn(None, *command, stdout=-1)
+    return Report(**json.loads(process.communicate()[0]))
+
+
+def frame(number: int, size: int = 64) -> bytes:
+    """The first packet of connection `number`, which is also in its payload."""
+    length = size - 14
+    header = b"\x45\0" + length.to_bytes(2) + b"\0\0\x40\0\x40\x11\0\0" + CLIENT.address + SERVER.address
+    header = header[:10] + internet_checksum(header).to_bytes(2) + header[12:]
+    group, port = divmod(number, _PORTS)
+    # No UDP checksum: it would be all the same to the switches, and there are many of them to be made.
+    udp = (1024 + port).to_bytes(2) + (1024 + group).to_bytes(2) + (length - 20).to_bytes(2) + b"\0\0"
+    return SERVER.mac + CLIENT.mac + b"\x08\0" + header + udp + number.to_bytes(4) + bytes(length - 32)
+
+
+def answer(packet: bytes) -> bytes:
+    """The packet, sent back."""
+    macs, ports = packet[6:12] + packet[:6], packet[36:38] + packet[34:36]
+    return macs + packet[12:26] + packet[30:34] + packet[26:30] + ports + packet[38:]
+
+
+def number_of(packet: bytes) -> int:
+    """The number of its connection."""
+    return int.from_bytes(packet[_HEADERS : _HEADERS + 4])
+
+
+class Generator:
+    """The two sockets."""
+
+    def __init__(self, client: Namespace, server: Namespace) -> None:
+        self.client, self.server = _socket(client), _socket(server)
+
+    def saturate(self, first: int, count: int, window: float) -> Report:
+        """Send the next packet whenever one has arrived: as fast as connections come about, and no faster."""
+        frames = [frame(number) for number in range(first, first + count)]
+        send, receive = self.client.send, self.server.recv
+        sent = min(int(window), count)
+        arrived: set[int] = set()
+        begin = last = time.monotonic()
+        for each in frames[:sent]:
+            send(each)
+        while len(arrived) < sent and select.select((self.server,), (), (), PATIENCE)[0]:
+            number = number_of(receive(_RECEIVE))
+            if number - first not in range(count) or number in arrived:
+                continue
+            arrived.add(number)
+            last = time.monotonic()
+            if sent < count:
+                send(frames[sent])
+                sent += 1
+        return Report(sent, len(arrived), last - begin, [])
+
+    def pace(self, first: int, count: int, rate: float) -> Report:
+        """Send at a rate, send back what arrives at the far side, and see how long that takes."""
+        frames = [frame(number) for number in range(first, first + count)]
+        departures: dict[int, float] = {}
+        trips: dict[int, float] = {}
+        begin = last = due = time.monotonic()
+        while len(trips) < count and last - due < PATIENCE:
+            wait = max(due - last, 0.0) if len(departures) < count else PATIENCE
+            for ready in select.select((self.client, self.server), (), (), wait)[0]:
+                packet = ready.recv(_RECEIVE)
+                now = time.monotonic()
+                number = number_of(packet)
+                if number not in departures or number in trips:
+                    continue
+                if ready is self.server:
+                    self.server.send(answer(packet))
+                else:
+                    trips[number] = 1e3 * (now - departures[number])
+            last = time.monotonic()
+            if len(departures) < count and last >= due:
+                number = first + len(departures)
+                departures[number] = last
+                self.client.send(frames[number - first])
+                due += 1 / rate
+        return Report(len(departures), len(trips), last - begin, list(trips.values()))
+
+    def flood(self, first: int, count: int, window: float) -> Report:
+        """As many packets as get through of one connection, which is there: `window` of them under way at a time."""
+        packet = frame(first)
+        send, receive = self.client.send, self.server.recv
+        sent = arrived = 0
+        begin = last = time.monotonic()
+        while arrived < count:
+            while sent - arrived < window:
+                send(packet)
+                sent += 1
+            if not select.select((self.server,), (), (), PATIENCE)[0]:
+                break
+            receive(_RECEIVE)
+            arrived += 1
+            last = time.monotonic()
+        return Report(sent, arrived, last - begin, [])
+
+
+def _socket(namespace: Namespace) -> socket.socket:
+    netns.setns(f"/proc/{namespace.pid}/ns/net")
+    raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+    raw.bind(("eth0", 0))
+    return raw
+
+
+def _main(mode: str, client: str, server: str, first: str, count: str, argument: str) -> None:
+    generator = Generator(Namespace(int(client)), Namespace(int(server)))
+    run: Callable[[int, int, float], Report] = partial(getattr(generator, mode))
+    print(json.dumps(asdict(run(int(first), int(count), float(argument)))))
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
