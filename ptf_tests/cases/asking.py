@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from scapy.layers.l2 import ARP
-from scapy.packet import Raw
-
 from nvi.switch import DropReason, GuardEntry, PuntReason
 from ptf_tests.harness import PipelineTest
 from ptf_tests.packets import (
@@ -16,7 +13,9 @@ from ptf_tests.packets import (
     GLOBEX,
     GLOBEX_GUARD,
     GLOBEX_MAC,
+    HOST_MAC,
     NEAR,
+    OUR_HOST,
     STACK,
     STRANGER,
     WIRE,
@@ -125,6 +124,6 @@ class AtTheWire(PipelineTest):
 
     def runTest(self) -> None:
         self.insert(neighbour(FAR, FAR_MAC, 0))
-        request = ethernet("02:aa:00:00:00:01", "ff:ff:ff:ff:ff:ff") / ARP(psrc="172.16.1.1", pdst=FAR) / Raw(bytes(18))
+        request = arp_request(FAR, OUR_HOST, HOST_MAC)
         self.check_forwarded(WIRE, request, STACK, request)
         self.check_forwarded(STACK, request, WIRE, request)
