@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from nvi.emulation.targets import TARGETS, available, command
 
@@ -72,7 +73,7 @@ def run(target: str, tests: list[str]) -> int:
     if not status and not count:
         raise Failure("no test ran")
     verdict = "FAILED" if status else "passed" if not skipped else f"passed, but {skipped} of them were skipped"
-    print(f"ptf on {target}: {count} tests, {verdict}")
+    print(f"ptf on {target}: {count} test{'s' * (count != 1)}, {verdict}")
     return 1 if status or skipped else 0
 
 
@@ -108,12 +109,7 @@ def switch(target: str, directory: Path) -> Iterator[str]:
         if process.poll() is not None:
             raise Failure(f"the switch has ended with status {process.returncode}:\n{log.read_text(errors='replace')}")
     finally:
-        process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        end(process)
 
 
 def run_ptf(address: str, directory: Path, tests: list[str]) -> tuple[int, int, int]:
@@ -132,13 +128,26 @@ def run_ptf(address: str, directory: Path, tests: list[str]) -> tuple[int, int, 
     )
     assert process.stdout is not None
     count = skipped = 0
-    for line in process.stdout:
-        print(line, end="", flush=True)
-        if ran := re.fullmatch(r"Ran (\d+) tests? in .*\n", line):
-            count = int(ran[1])
-        elif found := re.search(r"\bskipped=(\d+)", line):
-            skipped = int(found[1])
-    return process.wait(), count, skipped
+    try:
+        for line in process.stdout:
+            print(line, end="", flush=True)
+            if ran := re.fullmatch(r"Ran (\d+) tests? in .*\n", line):
+                count = int(ran[1])
+            elif found := re.search(r"\bskipped=(\d+)", line):
+                skipped = int(found[1])
+        return process.wait(), count, skipped
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process that may have ended already."""
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def environment() -> dict[str, str]:

@@ -21,7 +21,6 @@ from ptf_tests.packets import (
     WIRE,
     arp_answer,
     arp_request,
-    ethernet,
     neighbour,
 )
 
