@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from hypothesis import given
 from hypothesis import strategies as st
+from switch_support import engine
 
 from nvi.embedded.hashes import csum16
-from switch_support import engine
 
 _process = engine("headers").process
 

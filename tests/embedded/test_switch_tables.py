@@ -7,11 +7,11 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from switch_support import SECOND, Clock, engine
 
 from nvi.embedded.engine import Engine
 from nvi.embedded.matching import DuplicateEntry, NoSuchEntry, TableFull
 from nvi.embedded.meters import MeterConfig
-from switch_support import SECOND, Clock, engine
 
 NAMES = {name: f"I.t_{name}" for name in ("exact", "lpm", "ternary", "range", "optional", "const")}
 
@@ -64,30 +64,36 @@ prefixes = st.tuples(st.integers(0, (1 << 32) - 1), st.integers(0, 32)).map(
 )
 
 
-@given(st.dictionaries(prefixes, st.integers(1, 10_000), max_size=12), st.lists(st.integers(0, (1 << 32) - 1), max_size=8))
+@given(
+    st.dictionaries(prefixes, st.integers(1, 10_000), max_size=12), st.lists(st.integers(0, (1 << 32) - 1), max_size=8)
+)
 def test_lpm_is_the_longest_prefix(routes: dict[tuple[int, int], int], addresses: list[int]) -> None:
     switch = engine("tables")
     for prefix, value in routes.items():
         switch.insert(NAMES["lpm"], ((3,), prefix), act(switch, "lpm", "set"), (value,))
     for address in [*addresses, *(value for value, _ in routes)]:
-        best = max((r for r in routes if address >> (32 - r[1]) == r[0] >> (32 - r[1])), key=lambda r: r[1], default=None)
+        best = max(
+            (r for r in routes if address >> (32 - r[1]) == r[0] >> (32 - r[1])), key=lambda r: r[1], default=None
+        )
         expected = (routes[best] if best else 7, 50)
         # Twice: the second answer comes from the cache.
         assert send(switch, 1, address, c=3) == send(switch, 1, address, c=3) == expected
         assert send(switch, 1, address, c=4) == (7, 50)
 
 
-rules = st.lists(
-    st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 3), st.integers(1, 10_000)), max_size=8
-)
+rules = st.lists(st.tuples(st.integers(0, 7), st.integers(0, 7), st.integers(0, 3), st.integers(1, 10_000)), max_size=8)
 
 
 @given(rules, st.lists(st.tuples(st.integers(0, 7), st.integers(0, 3)), max_size=8))
-def test_ternary_takes_the_highest_priority(given_rules: list[tuple[int, int, int, int]], keys: list[tuple[int, int]]) -> None:
+def test_ternary_takes_the_highest_priority(
+    given_rules: list[tuple[int, int, int, int]], keys: list[tuple[int, int]]
+) -> None:
     switch = engine("tables")
     table = []
     for priority, (value, mask, c, result) in enumerate(given_rules, 1):
-        switch.insert(NAMES["ternary"], ((value & mask, mask), (0, 0), (c,)), act(switch, "ternary", "set"), (result,), priority)
+        switch.insert(
+            NAMES["ternary"], ((value & mask, mask), (0, 0), (c,)), act(switch, "ternary", "set"), (result,), priority
+        )
         table.append((value & mask, mask, c, result))
     for a, c in keys:
         hits = [result for value, mask, want, result in table if a & mask == value and want == c]

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from hypothesis import given
 from hypothesis import strategies as st
+from switch_support import engine
 
 from nvi.embedded import hashes
-from switch_support import engine
 
 M32, M64, M128 = (1 << 32) - 1, (1 << 64) - 1, (1 << 128) - 1
 _process = engine("alu").process

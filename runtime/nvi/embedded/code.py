@@ -162,8 +162,8 @@ class Flow:
     clock_read: bool = False
     """The variable `now` holds the time."""
     names: set[str] = field(default_factory=set)
-    """Variables assigned on the way so far. Other ways may have the same names: Python makes room for all variables of a
-    function at each call, so there should not be thousands of them."""
+    """Variables assigned on the way so far. Other ways may have the same names: Python makes room for all variables
+    of a function at each call, so there should not be thousands of them."""
     exited: bool = False
     """`exit` was called: the pipeline ends after this action."""
 

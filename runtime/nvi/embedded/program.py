@@ -68,10 +68,10 @@ def load(text: str | bytes) -> ir.Program:
         raise ProgramError(f"malformed JSON: {type(error).__name__} {error}") from error
 
 
-def where(kind: str, item: Json) -> str:
-    """For messages: "action MyIngress.foo, line nvi.p4:12"."""
-    text = f"{kind} {item.get('name') or item.get('op') or '?'}"
-    source = item.get("source_info")
+def where(kind: str, item: Json, statement: Json | None = None) -> str:
+    """For messages: "action MyIngress.foo, line nvi.p4:12"; the line of the statement if there is one."""
+    text = f"{kind} {item.get('name') or '?'}"
+    source = (statement or item).get("source_info") or item.get("source_info")
     if isinstance(source, Mapping) and "line" in source:
         text += f", line {source.get('filename', '?')}:{source['line']}"
     return text
@@ -177,6 +177,8 @@ class _Loader:
             for target in (state.default, *(case.next_state for case in state.cases)):
                 if target is not None and target not in states:
                     raise ProgramError(f"{state.where}: there is no state {target}")
+        if item["init_state"] not in states:
+            raise ProgramError(f"the parser starts in state {item['init_state']}, which does not exist")
         return ir.Parser(item["init_state"], states)
 
     def _parser_state(self, item: Json) -> ir.ParserState:
@@ -233,7 +235,7 @@ class _Loader:
         elif op == "shift":
             yield ir.Advance(ir.Const(8 * int(args[0])))
         elif op == "primitive":
-            inner = where("primitive", args[0]) + f" in {place}"
+            inner = where("parser state", {"name": place.removeprefix("parser state ")}, args[0])
             for statement in self._primitive(args[0], inner):
                 if not isinstance(statement, ir.CopyHeader | ir.SetValidity | ir.AssignVariable | ir.Assign):
                     raise UnsupportedConstruct(f"primitive {args[0]['op']!r} in a parser", inner)
@@ -262,7 +264,7 @@ class _Loader:
         starts = []
         for primitive in item["primitives"]:
             starts.append(len(body))
-            body += self._primitive(primitive, f"{where('primitive', primitive)} in {place}")
+            body += self._primitive(primitive, where("action", item, primitive))
         starts.append(len(body))
         for index, statement in enumerate(body):
             if isinstance(statement, ir.Jump):
@@ -374,7 +376,10 @@ class _Loader:
         for call in item.get("action_calls", ()):
             only_keys(call, ("action_id", "next_node"), where("action call", call))
             nodes[call["name"]] = ir.ActionNode(call["name"], call["action_id"], call.get("next_node"))
-        return ir.Pipeline(item["name"], item.get("init_table"), nodes)
+        start = item.get("init_table")
+        if start is not None and start not in nodes:
+            raise ProgramError(f"{place}: there is no node {start}")
+        return ir.Pipeline(item["name"], start, nodes)
 
     def _table(self, item: Json, actions: Mapping[int, ir.Action]) -> ir.Table:
         place = where("table", item)

@@ -33,13 +33,25 @@ def status(code: grpc.StatusCode, message: str = "") -> rpc_status.Status:
     return rpc_status.Status(code=number(code), message=message)
 
 
+DETAILS_WITH_TEXT = 4096
+"""Details up to this size (bytes) carry texts. They travel in trailers, of which clients refuse 8 to 16 kB by default;
+with codes alone 200 updates fit."""
+
+
 def write_failure(results: Sequence[StatusError | None]) -> rpc_status.Status:
     """The details of a Write of which some updates failed: one p4.v1.Error for each update, in order."""
+    failure = _write_failure(results, True)
+    return failure if failure.ByteSize() <= DETAILS_WITH_TEXT else _write_failure(results, False)
+
+
+def _write_failure(results: Sequence[StatusError | None], texts: bool) -> rpc_status.Status:
     failure = rpc_status.Status(code=number(Code.UNKNOWN), message="Write failure.")
     for result in results:
         if result is None:
             error = p4r.Error(canonical_code=0)
         else:
-            error = p4r.Error(canonical_code=number(result.code), message=result.message, space=ERROR_SPACE)
+            error = p4r.Error(canonical_code=number(result.code))
+            if texts:
+                error.message, error.space = result.message, ERROR_SPACE
         failure.details.add().Pack(error)
     return failure
