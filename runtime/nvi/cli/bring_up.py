@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,9 @@ def _foreground(topology: Topology, file: Path, target: Target) -> int:
 
 
 def _background(file: Path, target: Target) -> int:
+    # Whoever interrupts us means the farm.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     argv = [sys.executable, "-m", "nvi.emulation", str(file), "--target", target]
     process = subprocess.Popen(
         argv,
