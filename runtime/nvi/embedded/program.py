@@ -14,44 +14,18 @@ from typing import Any
 from . import ir
 from .expression import ExpressionReader, hex_to_int
 from .ir import FieldRef, ProgramError, UnsupportedConstruct
-
-Json = Mapping[str, Any]
-
-MAJOR_VERSION = 2
-CORE_ERRORS = (
-    "NoError",
-    "PacketTooShort",
-    "NoMatch",
-    "StackOutOfBounds",
-    "HeaderTooShort",
-    "ParserTimeout",
-    "ParserInvalidArgument",
+from .json_form import (
+    ALGORITHMS,
+    CORE_ERRORS,
+    EMPTY_ROOT_KEYS,
+    IGNORED_ROOT_KEYS,
+    MAJOR_VERSION,
+    NOT_SUPPORTED_PRIMITIVES,
+    READ_ROOT_KEYS,
+    Json,
+    only_keys,
+    where,
 )
-"""core.p4's errors; those that the program does not list get the numbers after its own, in this order."""
-
-ALGORITHMS = frozenset({"crc16", "crc32", "crcCCITT", "csum16", "xor16", "identity", "crc16_custom", "crc32_custom"})
-
-_IGNORED_ROOT_KEYS = frozenset({"program", "__meta__", "enums", "force_arith", "config_options", "field_aliases"})
-_READ_ROOT_KEYS = frozenset(
-    {"header_types", "headers", "errors", "parsers", "deparsers", "meter_arrays", "counter_arrays"}
-    | {"register_arrays", "calculations", "actions", "pipelines", "checksums", "field_lists"}
-)
-_EMPTY_ROOT_KEYS = {
-    "header_stacks": "header stack",
-    "header_union_types": "header union type",
-    "header_unions": "header union",
-    "header_union_stacks": "header union stack",
-    "parse_vsets": "parser value set",
-    "learn_lists": "digest",
-    "extern_instances": "extern",
-}
-_NOT_SUPPORTED_PRIMITIVES = {
-    "resubmit": "resubmit",
-    "recirculate": "recirculate",
-    "clone_ingress_pkt_to_egress": "clone",
-    "clone_egress_pkt_to_egress": "clone",
-    "generate_digest": "digest",
-}
 
 
 def load(text: str | bytes) -> ir.Program:
@@ -68,33 +42,16 @@ def load(text: str | bytes) -> ir.Program:
         raise ProgramError(f"malformed JSON: {type(error).__name__} {error}") from error
 
 
-def where(kind: str, item: Json, statement: Json | None = None) -> str:
-    """For messages: "action MyIngress.foo, line nvi.p4:12"; the line of the statement if there is one."""
-    text = f"{kind} {item.get('name') or '?'}"
-    source = (statement or item).get("source_info") or item.get("source_info")
-    if isinstance(source, Mapping) and "line" in source:
-        text += f", line {source.get('filename', '?')}:{source['line']}"
-    return text
-
-
-def only_keys(item: Json, known: Iterable[str], place: str) -> None:
-    """Refuse keys that this switch does not know."""
-    present = {key for key, value in item.items() if value is not None}
-    unknown = present - set(known) - {"name", "id", "source_info"}
-    if unknown:
-        raise UnsupportedConstruct(f"JSON key {sorted(unknown)[0]!r}", place)
-
-
 class _Loader:
     def __init__(self, root: Json) -> None:
         self.root = root
         version = root.get("__meta__", {}).get("version", [MAJOR_VERSION, 0])
         if version[0] != MAJOR_VERSION:
             raise ProgramError(f"JSON version {version[0]}.{version[1]}: this switch reads version {MAJOR_VERSION}.x")
-        for key, what in _EMPTY_ROOT_KEYS.items():
+        for key, what in EMPTY_ROOT_KEYS.items():
             if root.get(key):
                 raise UnsupportedConstruct(f"a {what}", where(what, root[key][0]))
-        only_keys(root, _IGNORED_ROOT_KEYS | _READ_ROOT_KEYS | set(_EMPTY_ROOT_KEYS), "the program")
+        only_keys(root, IGNORED_ROOT_KEYS | READ_ROOT_KEYS | set(EMPTY_ROOT_KEYS), "the program")
         self.headers = self._headers()
         self.errors = self._errors()
         self.expressions = ExpressionReader(self.headers)
@@ -311,7 +268,7 @@ class _Loader:
             case "_jump_if_zero":
                 return [ir.Jump(self._jump_target(args[1], place), read(args[0], place))]
             case _:
-                what = _NOT_SUPPORTED_PRIMITIVES.get(op)
+                what = NOT_SUPPORTED_PRIMITIVES.get(op)
                 raise UnsupportedConstruct(
                     f"primitive {op!r}" + (f" ({what})" if what not in (None, op) else ""), place
                 )

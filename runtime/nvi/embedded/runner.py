@@ -68,8 +68,8 @@ async def serve(
     finally:
         idle.cancel()
         forwarder.stop()
-        # Streams never end by themselves.
-        await server.stop(0.2)
+        service.close()
+        await server.stop(0.5)
         log.info(
             "switch is down",
             no_such_port=forwarder.no_such_port,

@@ -83,11 +83,17 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
         self._packets: deque[bytes] = deque()
         self._scheduled = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._streams: set[_Stream] = set()
 
     def attach(self) -> None:
         """Take packets from the data plane; call it in the event loop."""
         self._loop = asyncio.get_running_loop()
         self.device.dataplane.on_cpu_packet = self._on_cpu_packet
+
+    def close(self) -> None:
+        """End all streams: they would never end by themselves."""
+        for stream in self._streams:
+            stream.end(StatusError(Code.UNAVAILABLE, "the switch is stopping"))
 
     # ---------------------------------------------------------------------------------------------- unary
 
@@ -182,6 +188,7 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
         """Arbitration, packets, notifications, for as long as the client likes."""
         stream = _Stream()
         controller = Controller(stream.send)
+        self._streams.add(stream)
         reader = asyncio.create_task(self._listen(controller, stream, requests))
         try:
             while (message := await stream.next()) is not None:
@@ -192,6 +199,7 @@ class P4RuntimeService(p4r_grpc.P4RuntimeServicer):
             reader.cancel()
             with suppress(asyncio.CancelledError):
                 await reader
+            self._streams.discard(stream)
             self.arbiter.leave(controller)
             if stream.dropped:
                 log.warning("a controller did not read its stream", dropped=stream.dropped)
