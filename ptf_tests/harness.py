@@ -106,13 +106,6 @@ class PipelineTest(BaseTest):
                 self.fail(f"not counted at port {port} as {reason.name}: {self._dropped[index] - count} of {packets}")
             time.sleep(0.002)
 
-    def expect_refused(self, port: int, reason: DropReason) -> int:
-        """Some packets of this port have been dropped for this reason. How many?"""
-        index = REASONS * port + reason
-        packets = self.switch.drops(index).get(index, 0) - self._dropped[index]
-        self._dropped[index] += packets
-        return packets
-
     def assert_quiet(self) -> None:
         """Nothing more comes out, and nothing is punted."""
         result = dp_poll(self, timeout=QUIET)

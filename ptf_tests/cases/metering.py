@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from queue import Empty
+
 from scapy.packet import Packet
 
-from nvi.switch import DropReason, PuntReason
-from ptf_tests.harness import PipelineTest
+from nvi.switch import DropReason, Punt, PuntReason
+from ptf_tests.harness import QUIET, PipelineTest
 from ptf_tests.packets import (
     ACME,
     ACME_GUARD,
@@ -52,20 +55,18 @@ class MeterTest(PipelineTest):
             self.send(port, frame)
         for _ in range(left):
             self.expect_punt(port, reason, frame)
-        more = self.count_punts()
-        self.assertLessEqual(more, SLACK)
-        self.expect_drop(port, DropReason.PUNT_LIMIT, PACKETS - left - more)
+        more = self.further_punts()
+        self.assertLessEqual(len(more), SLACK)
+        self.assertEqual(more, [Punt(port, reason, bytes(frame))] * len(more))
+        self.expect_drop(port, DropReason.PUNT_LIMIT, PACKETS - left - len(more))
 
-    def count_punts(self) -> int:
+    def further_punts(self) -> list[Punt]:
         """Punts that come until none comes any more."""
-        punts = 0
-        while True:
-            try:
-                self.assert_quiet()
-            except self.failureException:
-                punts += 1
-            else:
-                return punts
+        punts = []
+        with suppress(Empty):
+            while True:
+                punts.append(self.switch.punts.get(timeout=QUIET))
+        return punts
 
 
 class Excess(MeterTest):
