@@ -95,12 +95,8 @@ class Fragments(EdgeTest):
     def runTest(self) -> None:
         self.insert(join(FROM_ACME, udp(), TO_WIRE, udp((20001, 32001))))
         self.check_forwarded(ACME, FROM_ACME.frame(udp()), WIRE, TO_WIRE.frame(udp((20001, 32001))))
-        for fields in (
-            {"flags": "MF"},
-            {"flags": "MF", "frag": 1},
-            {"flags": 0, "frag": 1},
-            {"flags": 0, "frag": 0x1FFF},
-        ):
+        places = [{"flags": 0, "frag": 1 << bit} for bit in range(13)]
+        for fields in ({"flags": "MF"}, {"flags": "MF", "frag": 185}, {"flags": "evil+MF"}, *places):
             frames = [ethernet() / ip(**fields) / transport for transport in (udp(), tcp(), echo(1))]
             self.check_dropped(ACME, frames, DropReason.FRAGMENT)
 
