@@ -56,7 +56,7 @@ class Forwarder:
         names = self._watch.names()
         for number, name in self.plan.fixed.items():
             if name in names:
-                self._attach(Port(number, name))
+                self._attach(Port(number, name, self.plan.ring_frames(number)))
             else:
                 log.warning("waiting for an interface", port=number, interface=name)
         self._rescan()
@@ -159,7 +159,7 @@ class Forwarder:
             if number in self.ports:
                 continue
             try:
-                self._attach(Port(number, name))
+                self._attach(Port(number, name, self.plan.ring_frames(number)))
             except PortError as error:
                 # It may have gone again already; if not, say so once and not at every change of another interface.
                 if self._refused.get((name, names[name])) != str(error):

@@ -34,7 +34,9 @@ NETLINK_ROUTE = 0
 RTMGRP_LINK = 1
 
 RING_FRAMES = 512
-"""Frames that wait for the switch, per port, before the kernel drops more. BMv2 (libpcap) has 2 MB, about as much."""
+"""Frames that wait for the switch, per port, before the kernel drops more: 1 MB at an MTU of 1500."""
+TRUNK_RING_FRAMES = 2048
+"""The same for ports that carry the traffic of all endpoints. The memory is the kernel's and cannot be swapped."""
 RING_HEADROOM = 128
 """What the kernel puts before a frame in the ring: tpacket2_hdr and sockaddr_ll, 66 to 82 bytes."""
 LINK_HEADER = 14 + 8
@@ -60,10 +62,11 @@ class PortCounters:
 class Port:
     """An interface that belongs to the switch."""
 
-    def __init__(self, number: int, name: str) -> None:
+    def __init__(self, number: int, name: str, ring_frames: int = RING_FRAMES) -> None:
         """Attach to an interface: see everything that comes in, nothing that goes out. Raises PortError."""
         self.number = number
         self.name = name
+        self._ring_frames = ring_frames
         self.counters = PortCounters()
         try:
             self.index = socket.if_nametoindex(name)
@@ -90,8 +93,8 @@ class Port:
         while self._frame_size < self.mtu + LINK_HEADER + RING_HEADROOM:
             self._frame_size *= 2
         block_size = max(self._frame_size, 1 << 16)
-        size = self._frame_size * RING_FRAMES
-        request = struct.pack("IIII", block_size, size // block_size, self._frame_size, RING_FRAMES)
+        size = self._frame_size * self._ring_frames
+        request = struct.pack("IIII", block_size, size // block_size, self._frame_size, self._ring_frames)
         self.socket.setsockopt(SOL_PACKET, PACKET_VERSION, TPACKET_V2)
         self.socket.setsockopt(SOL_PACKET, PACKET_RX_RING, request)
         self._ring = mmap.mmap(self.socket.fileno(), size)
@@ -104,7 +107,7 @@ class Port:
 
     def frames(self, limit: int) -> Iterator[bytes]:
         """Frames that have come in, at most so many. Each is complete, with its VLAN tag if it has one."""
-        words, ring, size = self._words, self._ring, self._frame_size
+        words, ring, size, end = self._words, self._ring, self._frame_size, self._ring_frames
         stride = size // 4
         position = self._next
         for _ in range(limit):
@@ -119,7 +122,7 @@ class Port:
             if status & (TP_STATUS_VLAN_VALID | TP_STATUS_CSUMNOTREADY):
                 frame = self._repair(frame, status, words[head + 6])
             words[head] = 0  # the kernel may use the place again
-            position = position + 1 if position + 1 < RING_FRAMES else 0
+            position = position + 1 if position + 1 < end else 0
             self._next = position
             if whole:
                 yield frame
@@ -166,6 +169,10 @@ class PortPlan:
     first: int = 0
     """The lowest port number that the prefix gives."""
     last: int = 509
+
+    def ring_frames(self, number: int) -> int:
+        """How many frames may wait at a port."""
+        return TRUNK_RING_FRAMES if number in self.fixed else RING_FRAMES
 
     def wanted(self, names: Sequence[str]) -> dict[int, str]:
         """The ports that these interfaces make."""
