@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from random import Random
 
 from nvi.model import Flow, Protocol
+from nvi.p4rt.codec import checksum_deltas
 from nvi.packets import echo_port
 from nvi.switch import (
     NO_MAC,
@@ -82,19 +83,19 @@ def flow(random: Random, like: Flow | None = None) -> Flow:
 
 def packets(random: Random, entries: Sequence[Entry], count: int) -> list[tuple[int, bytes]]:
     """(port, frame) of so many packets."""
-    keys = [entry.key for entry in entries if isinstance(entry, ConnectionEntry)]
-    return [packet(random, keys) for _ in range(count)]
+    connections = [entry for entry in entries if isinstance(entry, ConnectionEntry)]
+    return [packet(random, connections) for _ in range(count)]
 
 
-def packet(random: Random, keys: Sequence[ConnectionKey]) -> tuple[int, bytes]:
+def packet(random: Random, connections: Sequence[ConnectionEntry]) -> tuple[int, bytes]:
     """One that hits, or at random; sound, or spoilt; from outside, or from the agent."""
     port, mac = random.choice(PORTS), random.choice(MACS)
     chance = random.random()
     if chance < 0.5:
-        key = random.choice(keys)
-        port = key.scope
-        mac = mac if port == PORT_UNDERLAY else key.source_mac
-        frame = ethernet(random, mac, 0x0800) + ipv4(random, key.flow)
+        entry = random.choice(connections)
+        port = entry.key.scope
+        mac = mac if port == PORT_UNDERLAY else entry.key.source_mac
+        frame = ethernet(random, mac, 0x0800) + ipv4(random, entry.key.flow, becomes_zero(entry))
     elif chance < 0.75:
         frame = ethernet(random, mac, 0x0800) + ipv4(random, flow(random))
     elif chance < 0.9:
@@ -114,9 +115,15 @@ def ethernet(random: Random, source: bytes, kind: int) -> bytes:
     return random.choice(MACS) + source + kind.to_bytes(2)
 
 
-def ipv4(random: Random, carried: Flow) -> bytes:
-    """An IPv4 packet of a flow, perhaps with a trailer behind it."""
-    checksum = random.choice((*WORDS, random.randrange(0x10000)))
+def becomes_zero(entry: ConnectionEntry) -> int:
+    """The transport checksum of which the entry makes 0: ~(~checksum + delta) where the sum is 0xffff."""
+    new = entry.action
+    return checksum_deltas(entry.key.flow, new.flow, new.ttl)[1] if isinstance(new, Rewrite) else 0
+
+
+def ipv4(random: Random, carried: Flow, special: int = 0) -> bytes:
+    """An IPv4 packet of a flow, perhaps with a trailer behind it. `special`: a transport checksum worth trying."""
+    checksum = random.choice((*WORDS, special, random.randrange(0x10000)))
     if carried.protocol == Protocol.TCP:
         body = struct.pack("!HH", carried.l4_source, carried.l4_destination) + random.randbytes(12)
         body += struct.pack("!HH", checksum, random.choice(WORDS))
@@ -165,9 +172,11 @@ def spoil(random: Random, frame: bytes) -> bytes:
     if random.random() < 0.4:
         return frame[: random.randrange(1, min(len(frame), 60))]
     spoilt = bytearray(frame)
-    # Version and length; the fragment's flags and offset; TTL; protocol; total length; the ICMP type and code.
+    # Version and header length; total length; fragment flags and offset; TTL; protocol; ICMP type and code.
     for _ in range(random.randrange(1, 4)):
         place = random.choice((14, 16, 17, 20, 21, 22, 23, 34, 35, random.randrange(len(frame)), random.randrange(14)))
         if place < len(spoilt):
-            spoilt[place] = random.choice((0, 1, 4, 6, 8, 0x44, 0x46, 0x4F, 17, 0xFF, random.randrange(0x100)))
+            spoilt[place] = random.choice(
+                (0, 6, 17, 0x44, 0x46, 0x4F, 0xFF, 1 << random.randrange(8), random.randrange(0x100))
+            )
     return bytes(spoilt)
