@@ -34,6 +34,8 @@ ADDRESSES = [bytes([10, 0, 0, n]) for n in range(4)] + [bytes(4), bytes([224, 0,
 NETWORKS = (0, 1, 2)
 NUMBERS = (0, 7, 0x07FF, 0x0800, 0x0801, 0x0802, 19999, 20000, 32767, 32768, 0xFFFF)
 WORDS = (0, 1, 0x7FFF, 0x8000, 0xFFFE, 0xFFFF)
+LIES = (*(0,) * 10, -1, 1, 2, 1000)
+"""By how much a total length is wrong."""
 LENGTHS = (0, 0, 1, 2, 3, 9, 18, 26, 100, 1400)
 
 
@@ -139,9 +141,9 @@ def ipv4(random: Random, carried: Flow, special: int = 0) -> bytes:
             "!BBHHHBBH",
             0x45,
             random.randrange(0x100),
-            20 + len(body),
+            max(0, 20 + len(body) + random.choice(LIES)),
             random.choice(WORDS),
-            random.choice((0, 0x4000, 0x8000, 0xC000)),
+            random.choice((0, 0x4000, 0x8000, 0xC000, 1 << random.randrange(16))),
             random.choice((0, 1, 63, 64, 255, 64, 64)),
             carried.protocol,
             random.choice((*WORDS, random.randrange(0x10000))),
