@@ -7,8 +7,6 @@ pair is free. Each checks only what it knows itself: so nobody coordinates beyon
 
 from __future__ import annotations
 
-from collections import deque
-
 from msgspec import Struct
 
 from .model import Address
@@ -54,7 +52,7 @@ class Keys:
         self._size = last - first + 1
         self._next = start % self._size
         self._busy: set[Pair] = set()
-        self._resting: deque[tuple[float, Pair]] = deque()
+        self._resting: dict[Pair, float] = {}
 
     def __len__(self) -> int:
         """Pairs in use or in quarantine."""
@@ -80,16 +78,28 @@ class Keys:
         self._busy.add(pair)
         return True
 
+    def resume(self, pair: Pair) -> bool:
+        """Use a pair that the peer says that it still uses for the connection at hand, so it may be resting here.
+
+        False if another connection has it.
+        """
+        if self._resting.pop(pair, None) is not None:
+            return True
+        return self.take(pair)
+
     def free(self, pair: Pair) -> None:
         """The peer has acknowledged that it does not use the pair any more."""
+        self._resting.pop(pair, None)
         self._busy.discard(pair)
 
     def rest(self, pair: Pair, now: float) -> None:
         """The pair is not used any more, but the peer has not said that it knows. `now`: seconds, monotonic."""
         if pair in self._busy:
-            self._resting.append((now + self.quarantine, pair))
+            # Anew, if it rests already: the pairs that rest are in the order in which they wake.
+            self._resting.pop(pair, None)
+            self._resting[pair] = now + self.quarantine
 
     def wake(self, now: float) -> None:
         """End the quarantine of all pairs whose time has come."""
-        while self._resting and self._resting[0][0] <= now:
-            self._busy.discard(self._resting.popleft()[1])
+        while self._resting and next(iter(self._resting.values())) <= now:
+            self.free(next(iter(self._resting)))
