@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from ..model import Endpoint
+from ..model import Address, Endpoint
 from ..packets import MalformedPacket, parse_arp_request
 from ..switch import NeighbourEntry, Operation, SwitchError, Update, WriteFailed
 from .connections import Attachment
@@ -20,7 +20,7 @@ class Neighbours:
     def __init__(self, local: Local) -> None:
         """Start with none."""
         self._local = local
-        self._held: dict[NeighbourEntry, asyncio.TimerHandle] = {}
+        self._held: dict[tuple[int, Address], asyncio.TimerHandle] = {}
         self._networks: dict[tuple[str, str], int] = {}
 
     def __len__(self) -> int:
@@ -62,9 +62,11 @@ class Neighbours:
                     return
                 mac = owner.mac
             entry = NeighbourEntry(self.network(endpoint), request.target, mac)
-            if entry not in self._held:
-                self._held[entry] = asyncio.get_running_loop().call_later(LIFETIME, self._expire, entry)
-                await self._put(entry)
+            # Also if we have written it before: the switch asks, so it is not there any more.
+            self._drop(entry)
+            expiry = asyncio.get_running_loop().call_later(LIFETIME, self._expire, entry)
+            self._held[entry.network, entry.address] = expiry
+            await self._put(entry)
             local.switch.reinject(asker.port, frame)
         except (Refused, SwitchError) as error:
             local.log.warning("neighbour not resolved", error=str(error))
@@ -87,11 +89,11 @@ class Neighbours:
             await self._local.switch.write([Update(Operation.MODIFY, entry)])
 
     def _drop(self, entry: NeighbourEntry) -> None:
-        if (timer := self._held.pop(entry, None)) is not None:
+        if (timer := self._held.pop((entry.network, entry.address), None)) is not None:
             timer.cancel()
 
     def _expire(self, entry: NeighbourEntry) -> None:
-        if self._held.pop(entry, None) is not None:
+        if self._held.pop((entry.network, entry.address), None) is not None:
             self._local.spawn(self._delete(entry))
 
     async def _delete(self, entry: NeighbourEntry) -> None:
