@@ -76,7 +76,6 @@ class Agent:
         self._strays = Strays(self._local, self._joiner, self._answerer)
         self._backlog: deque[Punt] = deque(maxlen=BACKLOG)
         self._primary = False
-        self._ready = False
         switch.on_punt = self._on_punt
         switch.on_primary = self._on_primary
         underlay.on_change = self._on_underlay_change
@@ -99,6 +98,8 @@ class Agent:
         """Fall silent. The switch keeps its entries, and its connections go on."""
         self._local.offers.leave(self._local.host.name)
         await self._local.stop()
+        self._refusals.forget_all()
+        await self._neighbours.forget_all([])
 
     # ---- endpoints, as the orchestrator tells us ------------------------------------------------------------------
 
@@ -120,7 +121,7 @@ class Agent:
             self._state.remove(endpoint.name)
             raise ValueError(str(conflict)) from None
         self._attach(attachment)
-        if self._ready:
+        if self._local.ready:
             try:
                 await self._open_port(attachment)
             except SwitchError as error:
@@ -135,14 +136,13 @@ class Agent:
         del local.by_port[port], local.by_address[endpoint.tenant, endpoint.address]
         self._state.remove(name)
         await local.directory.withdraw_endpoint(endpoint)
-        if self._ready:
-            try:
-                guard = [Update(Operation.DELETE, entry) for entry in self._guard_of(attachment)]
-                await local.switch.write(guard)
-                await self._refusals.flush(port)
-                await self._joiner.close(list(local.connections.of_port(port)))
-            except SwitchError as error:
-                local.log.warning("endpoint not shut out yet", endpoint=name, error=str(error))
+        try:
+            await self._joiner.close(list(local.connections.of_port(port)))
+            await self._refusals.flush(port)
+            await local.switch.write([Update(Operation.DELETE, entry) for entry in self._guard_of(attachment)])
+        except SwitchError as error:
+            # What is left is nobody's, and deleted when the agent takes over the switch.
+            local.log.warning("endpoint not shut out yet", endpoint=name, error=str(error))
 
     async def _check_endpoint(self, endpoint: Endpoint, port: int) -> None:
         local = self._local
@@ -184,7 +184,7 @@ class Agent:
     # ---- the switch -----------------------------------------------------------------------------------------------
 
     def _on_punt(self, punt: Punt) -> None:
-        if not self._ready:
+        if not self._local.ready:
             self._backlog.append(punt)
             return
         self._local.events[f"punts {punt.reason.name.lower()}"] += 1
@@ -197,7 +197,7 @@ class Agent:
 
     def _on_primary(self, primary: bool) -> None:
         self._primary = primary
-        self._ready = False
+        self._local.ready = False
         if primary:
             self._local.spawn(self._take_over())
 
@@ -218,7 +218,7 @@ class Agent:
             return
         if not self._primary:
             return
-        self._ready = True
+        self._local.ready = True
         local.log.info("switch taken over", adopted=adopted, rewritten=rewritten, deleted=deleted)
         while self._backlog:
             self._on_punt(self._backlog.popleft())
@@ -301,7 +301,7 @@ class Agent:
     async def _age(self) -> None:
         while True:
             await asyncio.sleep(AGEING_INTERVAL)
-            if self._ready:
+            if self._local.ready:
                 try:
                     await self._joiner.age()
                 except SwitchError as error:
@@ -312,7 +312,7 @@ class Agent:
                     self._local.log.exception("unexpected failure")
 
     def _on_underlay_change(self, peer: bytes) -> None:
-        if self._ready:
+        if self._local.ready:
             self._local.spawn(self._redirect(peer))
 
     async def _redirect(self, peer: bytes) -> None:
@@ -342,9 +342,9 @@ class Agent:
         """How the agent is, what it holds, and what it has seen."""
         local = self._local
         standing = local.switch.state
-        state = "taking over" if self._primary and not self._ready else standing.condition.value
+        state = "taking over" if self._primary and not self._local.ready else standing.condition.value
         try:
-            drops = await local.switch.read_drops([PORT_UNDERLAY, *local.by_port]) if self._ready else {}
+            drops = await local.switch.read_drops([PORT_UNDERLAY, *local.by_port]) if self._local.ready else {}
         except SwitchError:
             drops = {}
         names = {port: attachment.endpoint.name for port, attachment in local.by_port.items()}

@@ -32,6 +32,8 @@ class Answerer:
         local = self._local
         if request.version != VERSION:
             return self._refuse(Reason.VERSION, f"host {local.host.name} speaks version {VERSION} of the offers")
+        if not local.ready:
+            return self._refuse(Reason.BUSY, f"host {local.host.name} does not have its switch at the moment")
         try:
             match request:
                 case Offer():
@@ -59,7 +61,8 @@ class Answerer:
         held = local.connections.get(offer.connection)
         if offer.connection in self._joining:
             return self._refuse(Reason.BUSY, "an offer for this connection is being answered")
-        if held is not None and offer.stamp < held.stamp:
+        of_sender = held is not None and held.link is not None and held.link.peer == sender
+        if held is not None and of_sender and offer.stamp < held.stamp:
             return self._refuse(Reason.STALE, f"a later offer has the stamp {held.stamp}")
         if held is None and offer.connection in self._joiner.waiting and local.host.name < sender:
             return self._refuse(Reason.CROSSED, f"the offer of {local.host.name} goes first")
@@ -82,7 +85,7 @@ class Answerer:
             pair = held.link.pair
         else:
             pair = self._choose(Path(hop.source, offer.end.seen_address, call.flow.protocol), offer, call)
-            if not local.keys.take(pair):
+            if not (local.keys.take(pair) if offer.peer_port is None else local.keys.resume(pair)):
                 return self._refuse(Reason.TAKEN, f"the keys {pair.local} and {pair.peer} are not free together")
         mine = SegmentEnd(local.host.name, local.host.site, hop.source, hop.source, pair.local)
         connection = await self._joiner.join_across(call, Link(sender, mine, offer.end, pair), hop)

@@ -69,7 +69,7 @@ class Connector:
         waiting = self._joiner.waiting.get(identity)
         if waiting is not None:
             if len(waiting.frames) < WAITING_FRAMES:
-                waiting.frames.append((port, frame))
+                waiting.frames.append((near, frame))
             else:
                 local.events["overflow waiting"] += 1
             return
@@ -77,7 +77,7 @@ class Connector:
             local.events["overflow in flight"] += 1
             return
         self._in_flight[port] += 1
-        waiting = Waiting([(port, frame)])
+        waiting = Waiting([(near, frame)])
         self._joiner.waiting[identity] = waiting
         local.spawn(self._connect(near, packet, identity, waiting))
 
@@ -91,8 +91,9 @@ class Connector:
                 await self._joiner.restore(held)
             else:
                 await self._plug(near, packet, identity, waiting)
-            for port, waited in waiting.frames:
-                local.switch.reinject(port, waited)
+            for sender, waited in waiting.frames:
+                if local.is_here(sender):
+                    local.switch.reinject(sender.port, waited)
         except Denied as refusal:
             await self._refusals.refuse(near, key, refusal.reason, frame, str(refusal))
         except Refused as silent:
@@ -113,6 +114,8 @@ class Connector:
         flow = packet.flow
         tenant = await local.tenant(near.endpoint.tenant)
         far = await local.directory.endpoint(tenant.name, flow.destination)
+        if not local.is_here(near):
+            raise Refused(f"endpoint {near.endpoint.name} is gone")
         if far is None or far.name == near.endpoint.name:
             raise Denied(DropReason.UNKNOWN, f"tenant {tenant.name} has no endpoint {show_address(flow.destination)}")
         near_opened, resumes = orient(tenant, near.endpoint, far, packet)
@@ -128,7 +131,7 @@ class Connector:
             await self._plug_across(call, waiting)
             return
         there = local.by_name.get(far.name)
-        if there is None:
+        if there is None or there.endpoint != far:
             raise Denied(DropReason.UNREACHABLE, f"endpoint {far.name} should be here, but is not")
         if resumes and flow.protocol != Protocol.TCP:
             raise Refused("an answer to nothing that is remembered")

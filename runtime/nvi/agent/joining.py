@@ -6,6 +6,7 @@ Whichever way a connection comes about (a first packet, a peer's offer, a stray)
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from ..formulation import endpoint_side, join, tag, underlay_side
@@ -66,8 +67,8 @@ class Call:
 class Waiting:
     """A connection in the making, and the packets that wait for it."""
 
-    frames: list[tuple[int, bytes]]
-    """(port, frame), in the order of their arrival."""
+    frames: list[tuple[Attachment, bytes]]
+    """(who sent it, frame), in the order of their arrival."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the connection is there, by whoever's offer."""
 
@@ -107,7 +108,7 @@ class Joiner:
     async def join_across(self, call: Call, link: Link, hop: NextHop) -> Connection:
         """Join an endpoint's segment and the one towards the peer, whose pair of keys is taken already.
 
-        Raises SwitchError or Refused; then the pair is given up, and the peer is told.
+        Raises SwitchError or Refused; then the pair is given back, and the peer is told.
         """
         path, pair = link.pair.path, link.pair
         out = Flow(path.local, path.peer, path.protocol, pair.local, pair.peer)
@@ -117,7 +118,7 @@ class Joiner:
         connection = Connection(call.identity, call.initiator, call.first_ttl, (call.near,), link, entries)
         try:
             await self._establish(connection)
-        except BaseException:
+        except Refused:
             self._local.spawn(self.release(call.identity, link))
             raise
         return connection
@@ -126,22 +127,29 @@ class Joiner:
         """Have the connection in the switch and hold it, in place of an earlier state of the same connection."""
         local = self._local
         for near in connection.near:
-            if local.by_port.get(near.port) is not near:
+            if not local.is_here(near):
                 raise Refused(f"endpoint {near.endpoint.name} is gone")
         for key in connection.keys:
             self._refusals.forget(key)
         old = local.connections.get(connection.id)
-        first, second = connection.entries
-        # The way in before the way out: no packet leaves whose answer could not come back.
-        await local.put((second, first))
-        now = asyncio.get_running_loop().time()
-        connection.due = now + local.idle_timeout
+        connection.due = asyncio.get_running_loop().time() + local.idle_timeout
+        # Held before it is written, and the switch does things in order: whoever ends it meanwhile really ends it.
         local.connections.add(connection)
+        first, second = connection.entries
+        try:
+            # The way in before the way out: no packet leaves whose answer could not come back.
+            await local.put((second, first))
+        except SwitchError:
+            with suppress(SwitchError):
+                await self.close([each for each in (connection, old) if each is not None])
+            raise
         local.events["connections"] += 1
         if old is not None:
             await local.take_away([key for key in old.keys if key not in connection.keys])
-            if old.link is not None and (connection.link is None or old.link.pair != connection.link.pair):
-                local.keys.rest(old.link.pair, now)
+            if old.link is not None:
+                self._give_back(old.link.pair, False)
+        if local.connections.get(connection.id) is None:
+            raise Refused("ended while it was being written")
         waiting = self.waiting.get(connection.id)
         if waiting is not None:
             waiting.settled.set()
@@ -178,9 +186,11 @@ class Joiner:
         """Leave nothing of these connections behind: here at once, at their peers as soon as they hear of it."""
         local = self._local
         for connection in connections:
-            local.connections.remove(connection)
+            if local.connections.get(connection.id) is connection:
+                local.connections.remove(connection)
+        keys = [key for connection in connections for key in connection.keys]
         try:
-            await local.take_away([key for connection in connections for key in connection.keys])
+            await local.take_away([key for key in keys if local.connections.at(key) is None])
         finally:
             for connection in connections:
                 if connection.link is not None:
@@ -195,10 +205,7 @@ class Joiner:
         except NoAnswer:
             reply = None
         self._forget_unused(link.pair.path.peer)
-        if isinstance(reply, Released):
-            local.keys.free(link.pair)
-        else:
-            local.keys.rest(link.pair, asyncio.get_running_loop().time())
+        self._give_back(link.pair, isinstance(reply, Released))
 
     async def released(self, sender: str, identity: ConnectionId, pair: Pair) -> None:
         """The peer does not use a segment any more: neither do we. Raises SwitchError."""
@@ -209,10 +216,18 @@ class Joiner:
             await local.take_away(held.keys)
             local.events["released by peer"] += 1
             self._forget_unused(pair.path.peer)
-        path = pair.path
+        self._give_back(pair, True)
+
+    def _give_back(self, pair: Pair, acknowledged: bool) -> None:
+        """Let others use a pair, at once or after its quarantine; unless a connection, perhaps another one, has it."""
+        local, path = self._local, pair.path
         flow = Flow(path.peer, path.local, path.protocol, pair.peer, pair.local)
-        if local.connections.at(ingress_key(flow)) is None:
+        if local.connections.at(ingress_key(flow)) is not None:
+            return
+        if acknowledged:
             local.keys.free(pair)
+        else:
+            local.keys.rest(pair, asyncio.get_running_loop().time())
 
     def _forget_unused(self, peer: Address) -> None:
         if not self._local.connections.towards(peer):

@@ -51,6 +51,8 @@ class Local:
         self.offers = offers
         self.underlay = underlay
         self.idle_timeout = idle_timeout
+        self.ready = False
+        """Whether the switch is ours, and holds what we think that it holds."""
         self.connections = Connections()
         self.keys = Keys(quarantine=max(2 * idle_timeout, 60.0), start=epoch * _STRIDE)
         self.by_port: dict[int, Attachment] = {}
@@ -110,6 +112,10 @@ class Local:
         except WriteFailed as failure:
             if any(status != "NOT_FOUND" for _, status, _ in failure.failures):
                 raise
+
+    def is_here(self, attachment: Attachment) -> bool:
+        """Whether the endpoint is still at its port: another one may be there by now, even another tenant's."""
+        return self.by_port.get(attachment.port) is attachment
 
     def endpoint_entries(self, endpoint: Endpoint) -> int:
         """Entries that the connections of a local endpoint take up."""

@@ -45,12 +45,14 @@ class Refusals:
         local.events[f"refused {reason.name.lower()}"] += 1
         local.log.debug("refused", endpoint=sender.endpoint.name, reason=reason.name, why=text)
         tenant = await local.tenant(sender.endpoint.tenant)
+        if not local.is_here(sender):
+            return
         network = tenant.networks[sender.endpoint.network]
         router_mac: Mac = tenant.gateway_mac(network.name)
         code = _CODE.get(reason, Unreachable.HOST)
         local.switch.send(sender.port, destination_unreachable(frame, code, network.gateway, router_mac))
         refused = self._by_port.setdefault(sender.port, {})
-        if key in refused or len(refused) >= PER_ENDPOINT:
+        if key in refused or len(refused) >= PER_ENDPOINT or local.connections.at(key) is not None:
             return
         refused[key] = asyncio.get_running_loop().call_later(LIFETIME[reason], self._expire, sender.port, key)
         try:
