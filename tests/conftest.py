@@ -3,8 +3,22 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, Phase, settings
+
+# Hypothesis shows the same quick examples each time, or many new ones (NVI_HYPOTHESIS=thorough). A failure prints the
+# shrunk example, and the line `@reproduce_failure(...)` or the seed that repeats it.
+_COMMON: dict[str, Any] = {
+    "deadline": None,
+    "print_blob": True,
+    "phases": [phase for phase in Phase if phase is not Phase.explain],
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+settings.register_profile("default", derandomize=True, database=None, **_COMMON)
+settings.register_profile("thorough", max_examples=2000, stateful_step_count=60, **_COMMON)
+settings.load_profile(os.environ.get("NVI_HYPOTHESIS", "default"))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

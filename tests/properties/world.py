@@ -1,0 +1,425 @@
+"""A farm whose every packet is checked, and a small model of who may talk to whom to check it against.
+
+The packets carry serial numbers, so whatever comes out of a switch, anywhere, is known to be of what was sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Coroutine
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from nvi.directory.memory import MemoryDirectory
+from nvi.model import Address, Endpoint, Host, Network, Tenant, derive_mac
+from nvi.offers import NoAnswer, Reply, Request
+from nvi.offers.memory import MemoryOffers
+from nvi.simulation import Farm, VirtualClockLoop, host_mac
+from nvi.switch import PORT_FIRST_ENDPOINT, PORT_UNDERLAY, ConnectionEntry, ConnectionKey, Operation, Rewrite, Update
+from properties import wire
+from properties.wire import Ports
+
+IDLE = 30.0
+QUARANTINE = 60.0
+SLACK = 5.0
+"""Seconds that ageing, and the messages it takes, may add."""
+
+TENANTS = ("acme", "globex")
+NETWORKS = ("web", "db", "lab")
+SETTLED = 0.5
+"""Virtual seconds in which everything that happens at once has happened."""
+
+Result = TypeVar("Result")
+
+
+class Messages(MemoryOffers):
+    """Offers that take their time, and get lost when told so: the question, or the answer to it."""
+
+    def __init__(self, latency: float, rng: random.Random) -> None:
+        super().__init__()
+        self._latency, self._rng = latency, rng
+        self.to_lose: list[str] = []
+        self.lost = 0
+        self.requests: Counter[tuple[str, str]] = Counter()
+        """How many of each kind each host has sent."""
+
+    async def request(self, sender: str, receiver: str, message: Request) -> Reply:
+        self.requests[sender, type(message).__name__] += 1
+        lose = self.to_lose.pop() if self.to_lose else None
+        if lose != "question":
+            await self._travel()
+            reply = await super().request(sender, receiver, message)
+            if lose is None:
+                await self._travel()
+                return reply
+        self.lost += 1
+        await asyncio.sleep(2.0)
+        raise NoAnswer("lost")
+
+    async def _travel(self) -> None:
+        if self._latency:
+            await asyncio.sleep(self._rng.random() * self._latency)
+
+
+class Places(MemoryDirectory):
+    """A directory that takes its time, and counts who is looked up."""
+
+    def __init__(self, latency: float, rng: random.Random) -> None:
+        super().__init__()
+        self._latency, self._rng = latency, rng
+
+    async def endpoint(self, tenant: str, address: Address) -> Endpoint | None:
+        found = await super().endpoint(tenant, address)
+        if self._latency:
+            await asyncio.sleep(self._rng.random() * self._latency)
+        return found
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A packet that somebody sent."""
+
+    sender: Endpoint
+    frame: bytes
+    honest: bool
+    """Whether its MAC and address are the sender's."""
+
+
+@dataclass
+class Conversation:
+    """A connection of two endpoints, as they see it."""
+
+    one: Endpoint
+    other: Endpoint
+    ports: Ports
+    """As `one`, who opened it, sends them."""
+
+
+@dataclass
+class World:
+    """The farm, and what is known of it."""
+
+    hosts: int = 2
+    latency: float = 0.0
+    seed: int = 0
+    groups: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.loop = VirtualClockLoop()
+        rng = random.Random(self.seed)
+        self.offers = Messages(self.latency, rng)
+        self.directory = Places(self.latency, rng)
+        self.tenants = {name: Tenant(name, _networks(), self.groups.get(name, {})) for name in TENANTS}
+        self.here: dict[str, Endpoint] = {}
+        self.at: dict[tuple[str, int], Endpoint] = {}
+        """Who is at which port, at this moment."""
+        self.port_of: dict[str, int] = {}
+        self.sent: dict[int, Sent] = {}
+        self.arrived: Counter[int] = Counter()
+        self.refused: Counter[int] = Counter()
+        self.conversations: list[Conversation] = []
+        self.dead: set[str] = set()
+        """Hosts without an agent."""
+        self.calm = True
+        """Whether nothing has been lost that a sender may have to make up for by sending again."""
+        self.talked: dict[frozenset[str], float] = {}
+        """When two hosts last had to do with each other, on behalf of their endpoints."""
+        self.taken_over: dict[str, float] = {}
+        self.broken: list[str] = []
+        """What was seen that must not be."""
+        self.farm: Farm = self.run(self._start())
+
+    async def _start(self) -> Farm:
+        farm = Farm(idle_timeout=IDLE, capture=self._see, directory=self.directory, offers=self.offers)
+        hosts = [Host(f"h{n}", "here", (bytes([172, 16, n // 250, 1 + n % 250]),)) for n in range(self.hosts)]
+        self.name_at = {host.addresses[0]: host.name for host in hosts}
+        await farm.start(self.tenants.values(), hosts)
+        return farm
+
+    def run(self, work: Coroutine[Any, Any, Result]) -> Result:
+        """Do something asynchronous, and look at what could be seen."""
+        result = self.loop.run_until_complete(work)
+        assert not self.broken, self.broken
+        return result
+
+    def settle(self, seconds: float = SETTLED) -> None:
+        """Let time pass."""
+        self.run(asyncio.sleep(seconds))
+
+    def close(self) -> None:
+        """No more."""
+        self.loop.run_until_complete(self.farm.stop())
+        tasks = asyncio.all_tasks(self.loop)
+        self.loop.close()
+        assert not tasks, f"left running: {tasks}"
+
+    # ---- endpoints ------------------------------------------------------------------------------------------------
+
+    def endpoint(self, tenant: str, network: str, number: int, host: str, suffix: str = "") -> Endpoint:
+        """MACs and addresses are the same in every tenant."""
+        address = self.tenants[tenant].networks[network].prefix[:3] + bytes([number])
+        mac = derive_mac("endpoint", network, str(number))
+        return Endpoint(f"{tenant}-{network}{number}{suffix}", tenant, network, mac, address, host)
+
+    def can_add(self, endpoint: Endpoint) -> bool:
+        """Whether its agent is there, and neither name nor address are taken."""
+        taken = {(each.tenant, each.address) for each in self.here.values()}
+        free = endpoint.name not in self.here and (endpoint.tenant, endpoint.address) not in taken
+        return free and endpoint.host not in self.dead
+
+    def add(self, endpoint: Endpoint) -> Endpoint:
+        """At the lowest free port, so that ports are recycled as well."""
+        ports = {port for host, port in self.at if host == endpoint.host}
+        port = next(port for port in range(PORT_FIRST_ENDPOINT, 500) if port not in ports)
+        self.here[endpoint.name], self.at[endpoint.host, port] = endpoint, endpoint
+        self.port_of[endpoint.name] = port
+        self.run(self.farm.add_endpoint(endpoint, port))
+        return endpoint
+
+    def remove(self, endpoint: Endpoint) -> None:
+        """What still comes out at its port until its agent has said that it is gone, nobody hears."""
+        del self.here[endpoint.name], self.at[endpoint.host, self.port_of.pop(endpoint.name)]
+        self.conversations = [each for each in self.conversations if endpoint not in (each.one, each.other)]
+        self.run(self.farm.remove_endpoint(endpoint.name))
+        if self.dead:
+            self.calm = False
+
+    def allowed(self, one: Endpoint, other: Endpoint) -> bool:
+        """The policy, as the design says it: the same network, or a common group; never another tenant."""
+        if one.tenant != other.tenant:
+            return False
+        groups = self.groups.get(one.tenant, {}).values()
+        return one.network == other.network or any(
+            {one.name, one.network} & set(members) and {other.name, other.network} & set(members) for members in groups
+        )
+
+    # ---- packets --------------------------------------------------------------------------------------------------
+
+    def packet(
+        self,
+        sender: Endpoint,
+        to: Endpoint,
+        ports: Ports,
+        kind: int,
+        *,
+        size: int = 20,
+        pretend: Endpoint | None = None,
+        **options: Any,
+    ) -> tuple[int, bytes]:
+        """A packet of `sender`, perhaps in somebody else's name, with its serial number; not sent yet."""
+        serial = len(self.sent) + 1
+        claimed = pretend or sender
+        mac = to.mac if to.network == claimed.network else self.tenants[sender.tenant].gateway_mac(claimed.network)
+        addresses = claimed.address, to.address
+        frame = wire.frame((claimed.mac, mac), addresses, ports, kind, wire.payload(serial, size), **options)
+        honest = (claimed.mac, claimed.address) == (sender.mac, sender.address)
+        self.sent[serial] = Sent(sender, frame, honest)
+        return serial, frame
+
+    def emit(self, sender: Endpoint, serial: int, frame: bytes) -> None:
+        """Send it, as it is or spoilt on its way to the switch."""
+        self.sent[serial] = Sent(sender, frame, self.sent[serial].honest)
+        for each in list(self.here.values()):
+            if each.address == frame[30:34] and each.tenant == sender.tenant:
+                self._talk(sender.host, each.host)
+        self.put_in(sender, frame)
+
+    def put_in(self, sender: Endpoint, frame: bytes) -> None:
+        """Any bytes, at the sender's port."""
+
+        async def emit() -> None:
+            self.farm.emit(sender.name, frame)
+
+        self.run(emit())
+
+    def send(self, sender: Endpoint, to: Endpoint, ports: Ports, kind: int, **options: Any) -> int:
+        """Send a packet. Returns its serial number."""
+        serial, frame = self.packet(sender, to, ports, kind, **options)
+        self.emit(sender, serial, frame)
+        return serial
+
+    def deliver(self, sender: Endpoint, to: Endpoint, ports: Ports, kind: int) -> None:
+        """A packet that must arrive: at once in calm times, else after some of the repetitions that TCP would make."""
+        for wait in (SETTLED,) if self.calm else (SETTLED, 1, 2, 4, 8, 16, 32, 64, 128):
+            serial = self.send(sender, to, ports, kind)
+            self.settle()
+            if self.arrived[serial]:
+                return
+            self.settle(wait)
+        seen = {name: dict(self.farm.hosts[name].agent._local.events) for name in (sender.host, to.host)}
+        raise AssertionError(f"{sender.name} to {to.name}, {ports}: nothing arrived (calm: {self.calm}; {seen})")
+
+    def converse(self, talk: Conversation, opening: bool, backwards: bool = False) -> None:
+        """There and back again."""
+        there, back = (talk.one, talk.other, talk.ports), (talk.other, talk.one, talk.ports.reversed())
+        match talk.ports.protocol:
+            case wire.ICMP:
+                back = (*back[:2], talk.ports)
+                turns = (*there, wire.ECHO_REQUEST), (*back, wire.ECHO_REPLY)
+            case wire.TCP if opening:
+                turns = (*there, wire.SYN), (*back, wire.SYN_ACK), (*there, wire.ACK)
+            case _:
+                turns = (*there, wire.ACK), (*back, wire.ACK)
+                turns = turns[::-1] if backwards else turns
+        for turn in turns:
+            self.deliver(*turn)
+
+    def open(self, one: Endpoint, other: Endpoint, protocol: int) -> Conversation:
+        """A new connection that the policy allows."""
+        port = 1024 + len(self.sent) % 60000
+        talk = Conversation(one, other, Ports(protocol, port, port if protocol == wire.ICMP else 80))
+        self.converse(talk, opening=True)
+        self.conversations.append(talk)
+        return talk
+
+    def _talk(self, one: str, other: str) -> None:
+        self.talked[frozenset((one, other))] = self.loop.time()
+
+    # ---- what is seen ---------------------------------------------------------------------------------------------
+
+    def _see(self, host: str, port: int, packet: bytes) -> None:
+        """Called for everything that leaves a switch. Notes what must not be, for `run` to complain about."""
+        try:
+            if port == PORT_UNDERLAY:
+                self._check_underlay(host, packet)
+            elif port >= PORT_FIRST_ENDPOINT and (receiver := self.at.get((host, port))) is not None:
+                self._check_arrival(receiver, packet)
+            elif port < PORT_FIRST_ENDPOINT:
+                raise AssertionError(f"came out at port {port}")
+        except AssertionError as error:
+            self.broken.append(f"{error} [{host} port {port}: {packet.hex()}]")
+
+    def _check_underlay(self, host: str, packet: bytes) -> None:
+        serial = wire.serial_of(packet)
+        assert serial is not None, "nobody sent that"
+        sent = self.sent[serial]
+        assert sent.honest, "spoofed"
+        assert sent.sender.host == host, "sent from another host"
+        assert self.name_at.get(packet[26:30]) == host, "its source is not this host's address"
+        peer = self.name_at.get(packet[30:34])
+        assert peer not in (None, host), "its destination is no other host's address"
+        assert packet[:12] == host_mac(peer) + host_mac(host), "the MACs are not the segment's"
+        keys = wire.keys_of(packet)
+        assert all(20000 <= key <= 32767 for key in keys), f"its ports {keys} are no keys"
+        assert packet[22] == 64, "the TTL is not the segment's"
+        assert len(packet) == len(sent.frame)
+        assert wire.invariant_part(packet) == wire.invariant_part(sent.frame), "it is not what was sent"
+        assert wire.checksum_errors(packet) == wire.checksum_errors(sent.frame), "checksums"
+        self._talk(host, peer)
+
+    def _check_arrival(self, receiver: Endpoint, packet: bytes) -> None:
+        serial = wire.serial_of(packet)
+        assert serial is not None, "nobody sent that"
+        sent = self.sent[serial]
+        assert sent.sender.tenant == receiver.tenant, f"{receiver.name} got a packet of {sent.sender.name}: tenants"
+        if packet[23] == wire.ICMP and packet[34] in (wire.DESTINATION_UNREACHABLE, wire.TIME_EXCEEDED):
+            assert sent.sender == receiver, f"{receiver.name} was told of a packet of {sent.sender.name}"
+            assert packet[26:30] == self.tenants[receiver.tenant].networks[receiver.network].gateway
+            assert packet[42:] == sent.frame[14:][: len(packet) - 42], "the quotation is not what was sent"
+            assert wire.checksum_errors(packet) == (0, 0)
+            self.refused[serial] += 1
+            return
+        assert sent.honest, "spoofed"
+        assert self.allowed(sent.sender, receiver), f"{sent.sender.name} to {receiver.name} is not allowed"
+        assert receiver.address == sent.frame[30:34], "it was sent to another address"
+        routed = receiver.network != sent.sender.network
+        shown = self.tenants[receiver.tenant].gateway_mac(receiver.network) if routed else sent.frame[6:12]
+        assert packet[:14] == receiver.mac + shown + sent.frame[12:14], "MACs"
+        header, was = packet[14:34], sent.frame[14:34]
+        assert header[:8] + header[9:10] + header[12:] == was[:8] + was[9:10] + was[12:], "IP header"
+        assert header[8] == was[8] - routed, "TTL"
+        assert wire.checksum_errors(packet) == wire.checksum_errors(sent.frame), "checksums"
+        assert packet[34:] == sent.frame[34:], "it is not what was sent"
+        self.arrived[serial] += 1
+        assert self.arrived[serial] == 1, "it came twice"
+
+    # ---- state ----------------------------------------------------------------------------------------------------
+
+    def entries(self, host: str) -> list[ConnectionEntry]:
+        """All that the switch holds."""
+        return self.run(self.farm.hosts[host].switch.read_connections())
+
+    def take_from_switch(self, host: str, keys: list[ConnectionKey]) -> None:
+        """Entries vanish."""
+        updates = [Update(Operation.DELETE, ConnectionEntry(key)) for key in keys]
+        self.run(self.farm.hosts[host].switch.write(updates))
+
+    def check_names(self) -> None:
+        """A switch names only hosts that it has had to do with for its endpoints' sake, lately."""
+        now = self.loop.time()
+        for name in self.farm.hosts:
+            if name in self.dead:
+                continue
+            for entry in self.entries(name):
+                if not isinstance(entry.action, Rewrite):
+                    continue
+                for scope, address in (
+                    (entry.key.scope, entry.key.flow.source),
+                    (entry.action.egress_port, entry.action.flow.destination),
+                ):
+                    if scope == PORT_UNDERLAY:
+                        talked = self.talked.get(frozenset((name, self.name_at[address])))
+                        assert talked is not None, f"{name} names a host that it has never had to do with: {entry}"
+                        last = max(talked, self.taken_over.get(name, 0.0))
+                        assert now - last <= IDLE + SLACK, f"{name} remembers a host for too long: {entry}"
+
+    def rest(self) -> None:
+        """With no traffic, nothing is left: entries first, then the keys' quarantine."""
+        self.settle(IDLE + SLACK + 2.0 * (not self.calm))
+        for name in self.farm.hosts.keys() - self.dead:
+            assert self.entries(name) == [], f"{name} holds entries"
+        self.settle(QUARANTINE + SLACK)
+        for name in self.farm.hosts.keys() - self.dead:
+            left = self.left_over(name)
+            assert not left, f"the agent of {name} holds {left}"
+            assert self.run(self.farm.hosts[name].switch.read_neighbours()) == []
+        if not self.dead:
+            self.calm = True
+
+    def left_over(self, name: str) -> dict[str, Any]:
+        """What an agent holds beyond its endpoints."""
+        agent = self.farm.hosts[name].agent
+        local, connections = agent._local, agent._local.connections
+        holds = {
+            "connections": list(connections),
+            "by key": connections._by_key,
+            "by port": connections._by_port,
+            "by peer": connections._by_peer,
+            "agenda": connections._agenda,
+            "keys": local.keys._busy,
+            "resting": local.keys._resting,
+            "waiting": agent._joiner.waiting,
+            "in flight": +agent._connector._in_flight,
+            "joining": agent._answerer._joining,
+            "refusals": agent._refusals._by_port,
+            "neighbours": agent._neighbours._held,
+            "strays": agent._strays._frames,
+            "questions": agent._strays._open,
+            "backlog": agent._backlog,
+            "tasks": [task for task in local._tasks if "_age" not in repr(task)],
+            "failures": local.events["failures"],
+        }
+        return {what: held for what, held in holds.items() if held}
+
+    # ---- mishaps --------------------------------------------------------------------------------------------------
+
+    def kill_agent(self, host: str) -> None:
+        self.run(self.farm.stop_agent(host))
+        self.dead.add(host)
+        self.calm = False
+
+    def revive_agent(self, host: str) -> None:
+        self.dead.discard(host)
+        self.run(self.farm.start_agent(host))
+        self.taken_over[host] = self.loop.time()
+
+    def empty_switch(self, host: str) -> None:
+        self.run(self.farm.restart_switch(host))
+        self.taken_over[host] = self.loop.time()
+
+
+def _networks() -> dict[str, Network]:
+    prefixes = {name: bytes([10, 0, third, 0]) for third, name in enumerate(NETWORKS, 1)}
+    return {name: Network(name, prefix, 24, prefix[:3] + b"\xfe") for name, prefix in prefixes.items()}
