@@ -24,7 +24,7 @@ from nvi import simulation
 from nvi.switch import PORT_FIRST_ENDPOINT
 
 from .farm import TENANT, Farm, endpoint, host, like_an_agent
-from .lab import Lab, Result, Skipped, cpu_seconds, main
+from .lab import Lab, Result, Skipped, main
 from .line import Line
 from .traffic import frame, generate
 
@@ -120,9 +120,7 @@ class _Stopwatch:
         return timed
 
 
-def _result(
-    what: str, rates: list[float], agents: list[float], switches: list[float], lost: int, bound: str
-) -> Result:
+def _result(what: str, rates: list[float], agents: list[float], switches: list[float], lost: int, bound: str) -> Result:
     costs = f"CPU s/1000: agents {statistics.median(agents):.2f}, switches {statistics.median(switches):.2f}"
     return Result(what, f"{statistics.median(rates):.0f}/s, {lost} lost", costs, None, bound)
 

@@ -30,7 +30,7 @@ class Controller:
         self._write = method(_SERVICE + "Write", bytes, bytes)
         self._outgoing: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         stream = self._channel.stream_stream(_SERVICE + "StreamChannel", bytes, p4r.StreamMessageResponse.FromString)
-        self._incoming: Iterator[p4r.StreamMessageResponse] = stream(iter(self._outgoing.get, b""))
+        self._incoming = iter(stream(iter(self._outgoing.get, b"")))
         claim = p4r.MasterArbitrationUpdate(device_id=device_id, election_id=self._election_id)
         self._outgoing.put(p4r.StreamMessageRequest(arbitration=claim).SerializeToString())
         next(self._incoming)

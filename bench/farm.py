@@ -104,7 +104,7 @@ class Farm:
             self.agents.append(agent)
             self.sessions.append(session)
         for agent in self.agents:
-            while (await agent.status())["state"] != "primary":
+            while (await agent.status())["state"] != "primary":  # noqa: ASYNC110  an agent has no event for that
                 await asyncio.sleep(0.01)
         return self
 
@@ -112,4 +112,3 @@ class Farm:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._stack.aclose()
-

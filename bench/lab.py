@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from nvi.switch import PORT_CPU
 
@@ -87,12 +88,15 @@ class Lab:
             sys.stderr.write((self.directory / "log").read_text())
         self._stack.close()
 
-    def spawn(self, namespace: Namespace | None, *command: str, **options: object) -> subprocess.Popen[str]:
+    def spawn(
+        self, namespace: Namespace | None, *command: str, stdout: IO[str] | int | None = None
+    ) -> subprocess.Popen[str]:
         """Start a process, which ends with the lab at the latest."""
         inside = list(command) if namespace is None else namespace.command(*command)
         guarded = ["setpriv", "--pdeathsig", "KILL", *inside]
-        quiet = {"stdin": subprocess.DEVNULL, "stdout": self._log, "stderr": self._log}
-        process = subprocess.Popen(guarded, text=True, **(quiet | options))  # type: ignore[call-overload]
+        process = subprocess.Popen(
+            guarded, text=True, stdin=subprocess.DEVNULL, stdout=stdout or self._log, stderr=self._log
+        )
         self._stack.callback(_end, process)
         return process
 

@@ -1,7 +1,7 @@
 """The topology of all benchmarks: two endpoints, and one or two switches in a line between them.
 
-    client (10.0.1.1) ── port 16, switch 1, port 17 ── server (10.0.1.2)
-    client ── port 16, switch 1, port 1 ── port 1, switch 2, port 16 ── server
+One:  client (10.0.1.1) ── 16 switch 17 ── server (10.0.1.2)
+Two:  client ── 16 switch 1 ── 1 switch 16 ── server
 """
 
 from __future__ import annotations

@@ -14,11 +14,13 @@ from __future__ import annotations
 import json
 import select
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
+from struct import Struct as Layout
 
 from pyroute2 import netns
 
@@ -32,6 +34,7 @@ PATIENCE = 2.0
 
 _HEADERS = 42  # Ethernet, IPv4, UDP
 _ETH_P_ALL = 3
+_TIMEVAL = Layout("@qq")
 _PORTS = 60000
 _RECEIVE = 2048
 
@@ -52,7 +55,7 @@ def generate(lab: Lab, line: Line, mode: str, first: int, count: int, argument: 
     """Run the generator to its end. `first`: number of the first connection."""
     pids = (str(where.pid) for where in (line.client, line.server))
     command = (sys.executable, "-m", "bench.traffic", mode, *pids, str(first), str(count), str(argument))
-    process = lab.spawn(None, *command, stdout=-1)
+    process = lab.spawn(None, *command, stdout=subprocess.PIPE)
     return Report(**json.loads(process.communicate()[0]))
 
 
@@ -131,26 +134,30 @@ class Generator:
         return Report(len(departures), len(trips), last - begin, list(trips.values()))
 
     def flood(self, first: int, count: int, window: float) -> Report:
-        """As many packets as get through of one connection, which is there: `window` of them under way at a time."""
+        """Packets of one connection, which is there already, `window` of them under way at a time."""
         packet = frame(first)
         send, receive = self.client.send, self.server.recv
-        sent = arrived = 0
-        begin = last = time.monotonic()
-        while arrived < count:
-            while sent - arrived < window:
+        sent = int(window)
+        begin = time.monotonic()
+        for _ in range(sent):
+            send(packet)
+        for arrived in range(1, count + 1):
+            try:
+                receive(_RECEIVE)
+            except BlockingIOError:
+                arrived -= 1
+                break
+            if sent < count:
                 send(packet)
                 sent += 1
-            if not select.select((self.server,), (), (), PATIENCE)[0]:
-                break
-            receive(_RECEIVE)
-            arrived += 1
-            last = time.monotonic()
+        last = time.monotonic()
         return Report(sent, arrived, last - begin, [])
 
 
 def _socket(namespace: Namespace) -> socket.socket:
     netns.setns(f"/proc/{namespace.pid}/ns/net")
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(PATIENCE), 0))  # cheaper than a timeout
     raw.bind(("eth0", 0))
     return raw
 
