@@ -86,7 +86,10 @@ fi
 
 stamp="$(pwd) $(digest pyproject.toml scripts/setup.sh)"
 if make_venv .venv "$stamp" --editable '.[test]'; then
-    .venv/bin/python -c 'import nvi.cli, pytest' || fail "the packages in .venv are not usable; see above"
+    # PTF asks for netifaces, which must be compiled and which it never imports.
+    .venv/bin/python -m pip install --disable-pip-version-check --quiet --no-deps 'ptf>=0.12' </dev/null ||
+        fail "pip could not install ptf into .venv; see above"
+    .venv/bin/python -c 'import nvi.cli, pytest, ptf' || fail "the packages in .venv are not usable; see above"
     # Mininet is a Debian package, of any Python 3: let .venv see that module, and nothing else of the system's.
     packages=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
     for mininet in /usr/lib/python3/dist-packages/mininet /usr/lib/python3*/site-packages/mininet; do
