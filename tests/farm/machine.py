@@ -100,8 +100,3 @@ def processes(mark: str) -> dict[int, str]:
 def links() -> set[str]:
     """The interfaces of the root namespace."""
     return {link["ifname"] for link in json.loads(subprocess.check_output(["ip", "-json", "link"]))}
-
-
-def named_namespaces() -> str:
-    """What `ip netns` lists."""
-    return subprocess.check_output(["ip", "netns"], text=True)

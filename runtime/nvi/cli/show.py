@@ -85,7 +85,9 @@ def status(view: dict[str, Any]) -> None:
 
 def _state(process: dict[str, Any]) -> str:
     text = str(process["state"]) + (f" (pid {process['pid']})" if process.get("pid") else "")
-    return f"{text}\n{process['message']}" if process.get("message") else text
+    if process["state"] in ("running", "primary") or not process.get("message"):
+        return text
+    return f"{text}\n{process['message']}"
 
 
 def _overlay_end(end: dict[str, Any]) -> str:

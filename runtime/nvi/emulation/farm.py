@@ -38,6 +38,8 @@ _STATUS_PATIENCE = 3.0
 _HOPELESS = 3
 """A program that has died so often while the farm is being brought up will not come up."""
 _POLL = 0.05
+_PRIMARY = "primary"
+"""The state of an agent that has its switch."""
 
 
 class FarmError(Exception):
@@ -162,7 +164,7 @@ class Farm:
 
             async def ready(host: str = host, client: AgentClient = client) -> bool:
                 try:
-                    return host in self._briefed and (await client.status())["state"] == "primary"
+                    return host in self._briefed and (await client.status())["state"] == _PRIMARY
                 except AgentError:
                     return False
 
@@ -206,16 +208,22 @@ class Farm:
         while True:
             await self._agents_started.wait()
             self._agents_started.clear()
-            for host, client in self._clients.items():
-                while not self._agents_started.is_set():
-                    try:
-                        await self._brief(host, client)
-                        break
-                    except AgentRefused as error:
-                        self._say(str(error))
-                        break
-                    except AgentError:  # it is not up yet
-                        await asyncio.sleep(_POLL)
+            await asyncio.gather(*(self._brief_patiently(*each) for each in self._clients.items()))
+
+    async def _brief_patiently(self, host: str, client: AgentClient) -> None:
+        """Brief one agent as soon as it is up; give up if it is started again meanwhile, or refuses."""
+        while not self._agents_started.is_set():
+            try:
+                # What an agent hears while it takes over its switch may not get there.
+                if (await client.status())["state"] == _PRIMARY:
+                    await self._brief(host, client)
+                    return
+            except AgentRefused as error:
+                self._say(str(error))
+                return
+            except AgentError:
+                pass  # it is not up yet
+            await asyncio.sleep(_POLL)
 
     async def _brief(self, host: str, client: AgentClient) -> None:
         """Make one agent know exactly the endpoints of its host. Raises AgentError."""
