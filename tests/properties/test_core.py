@@ -85,10 +85,8 @@ def test_on_one_host_no_segment_lies_between(data: st.DataObject, ttl: int) -> N
     one, other = data.draw(endpoints()), data.draw(endpoints())
     assume(one.name != other.name)
     flow = data.draw(flows(one, other))
-    sides = (
-        endpoint_side(TENANT, one, 16, other, flow, ttl),
-        endpoint_side(TENANT, other, 17, one, flow.reversed(), ttl),
-    )
+    back = flow.reversed()
+    sides = endpoint_side(TENANT, one, 16, other, flow, ttl), endpoint_side(TENANT, other, 17, one, back, ttl)
     entries = {entry.key: entry for entry in join(*sides, 30.0, (1, 2))}
     routed = one.network != other.network
     shown = [TENANT.gateway_mac(each.network) if routed else peer.mac for each, peer in ((other, one), (one, other))]

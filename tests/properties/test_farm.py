@@ -212,4 +212,4 @@ class FarmMachine(RuleBasedStateMachine):
 
 
 TestFarm = FarmMachine.TestCase
-TestFarm.settings = settings(max_examples=min(settings.default.max_examples, 2000), stateful_step_count=30)
+TestFarm.settings = settings(max_examples=max(600, settings.default.max_examples), stateful_step_count=30)

@@ -44,9 +44,12 @@ class Messages(MemoryOffers):
         self.lost = 0
         self.requests: Counter[tuple[str, str]] = Counter()
         """How many of each kind each host has sent."""
+        self.answered: Counter[str] = Counter()
+        """How many each host was asked."""
 
     async def request(self, sender: str, receiver: str, message: Request) -> Reply:
         self.requests[sender, type(message).__name__] += 1
+        self.answered[receiver] += 1
         lose = self.to_lose.pop() if self.to_lose else None
         if lose != "question":
             await self._travel()
@@ -69,8 +72,10 @@ class Places(MemoryDirectory):
     def __init__(self, latency: float, rng: random.Random) -> None:
         super().__init__()
         self._latency, self._rng = latency, rng
+        self.asked: Counter[tuple[str, Address]] = Counter()
 
     async def endpoint(self, tenant: str, address: Address) -> Endpoint | None:
+        self.asked[tenant, address] += 1
         found = await super().endpoint(tenant, address)
         if self._latency:
             await asyncio.sleep(self._rng.random() * self._latency)
