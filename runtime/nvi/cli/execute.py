@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ..emulation.processes import RUN_VARIABLE
-from ..topology.problems import suggest
+from ..suggest import suggest
 from .client import running_farm
 from .errors import MISUSE, CommandError
 

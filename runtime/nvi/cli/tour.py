@@ -75,7 +75,7 @@ class Tour:
             (files[tenant] / "file").write_bytes(os.urandom(megabytes << 20))
         with contextlib.ExitStack() as stack:
             for tenant in tenants:
-                server = ("python3", "-m", "http.server", str(_PORT), "--directory", str(files[tenant]))
+                server = (sys.executable, "-m", "http.server", str(_PORT), "--directory", str(files[tenant]))
                 stack.enter_context(_background("exec", f"{tenant}-web2", "--", *server))
             fetches = {}
             for tenant in tenants:
@@ -176,6 +176,8 @@ def _tour(target: str) -> int:
     print(f"\nAll as it should be, in {time.monotonic() - began:.0f} s, on {target}.\n")
     if sys.stdin.isatty():
         prompt()
+    else:
+        print(f"To try it yourself: 'make run' on a terminal, or '.venv/bin/nvi up {FILE}' as root.")
     return 0
 
 

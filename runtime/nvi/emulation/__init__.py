@@ -3,3 +3,10 @@
 `plan` says what to build, `nodes` builds it, `farm` runs it, `supervisor` owns it, `rundir` is how others find it and
 how nothing is ever left behind.
 """
+
+from __future__ import annotations
+
+from typing import Literal
+
+Kind = Literal["host", "endpoint", "router"]
+"""What a namespace is."""

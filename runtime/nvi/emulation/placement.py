@@ -8,8 +8,8 @@ from ipaddress import IPv4Network
 from msgspec import Struct
 
 from ..model import Endpoint, Tenant, derive_mac, show_address, show_mac
+from ..suggest import suggest
 from ..topology.addresses import overlay_address, unicast_mac
-from ..topology.problems import suggest
 from ..topology.record import NAME_RULE, name_works
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network
-from typing import Literal
 
 from msgspec import Struct
 
@@ -23,13 +22,12 @@ from ..model import Endpoint, Network, derive_mac, show_address, show_mac
 from ..switch import PORT_FIRST_ENDPOINT, PORT_HOST_STACK, PORT_UNDERLAY
 from ..topology import SPARE_PORTS, Topology, TopologyHost
 from ..topology.underlay import HostNode, Leaf, Spine, graph, next_hops
+from . import Kind
 
 KEY_RANGE = "20000-32767"
 """The ports that agents take as keys (`KEY_FIRST` to `KEY_LAST` in `p4src/ids.p4`)."""
 
 BMV2_THRIFT_PORT = 9090
-
-Kind = Literal["host", "endpoint", "router"]
 
 # What user-space switches cannot cope with: checksums left to hardware that is not there, and frames of 64 kB. VLAN
 # tags stay in the frame, where a switch expects them.

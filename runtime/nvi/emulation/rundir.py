@@ -18,7 +18,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from .plan import Kind
+from . import Kind
 from .processes import ProcessId, end, marked
 
 DEFAULT = Path(os.environ.get("NVI_RUN_DIR", "/run/nvi"))

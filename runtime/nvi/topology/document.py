@@ -6,9 +6,11 @@ duplicate key is seen, and nothing in the file can make anything happen.
 
 from __future__ import annotations
 
+import warnings
+
 from msgspec import Struct
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from .problems import Report
@@ -63,10 +65,14 @@ def describe(value: Value) -> str:
 def parse(text: str, report: Report) -> Value | None:
     """The tree of a YAML document; None if it is empty, or so wrong that nothing of it can be used (reported)."""
     try:
-        node = YAML(typ="safe", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it: the nearest one above counts
+            node = YAML(typ="safe", pure=True).compose(text)
         return None if node is None else _Builder(report).build(node)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
+        if mark and mark.line >= len(text.splitlines()) and error.context_mark:
+            mark = error.context_mark  # what began there did not end before the file did
         what = " ".join(part for part in (error.context, error.problem) if part)
         report.add(mark.line + 1 if mark else 1, f"not valid YAML: {what}", "correct the notation here or just above")
     except YAMLError as error:  # such as a control character, which ruamel reports by its position only

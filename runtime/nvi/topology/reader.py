@@ -8,10 +8,11 @@ from ipaddress import IPv4Interface, IPv4Network
 from msgspec.structs import replace
 
 from ..model import Endpoint, Network, Tenant, derive_mac
+from ..suggest import suggest
 from .addresses import overlay_address, overlay_network, underlay_interface, unicast_mac
 from .document import Field, Mapping, Value
 from .model import DEFAULT_IDLE_TIMEOUT, Topology, TopologyHost
-from .problems import Report, suggest
+from .problems import Report
 from .record import NAME_RULE, Record, name_works
 
 _LONGEST_IDLE_TIMEOUT = 86400.0

@@ -6,8 +6,9 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
+from ..suggest import suggest
 from .document import Field, Mapping, Scalar, Sequence, Value, describe
-from .problems import Report, suggest
+from .problems import Report
 
 T = TypeVar("T")
 

@@ -1,0 +1,187 @@
+"""Topology files: what they mean, and everything that can be wrong with them."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from pathlib import Path
+
+import pytest
+
+from nvi.model import derive_mac, read_address, read_mac
+from nvi.topology import TopologyError, load, loads
+
+ROOT = Path(__file__).parents[2]
+
+GOOD = """\
+name: farm
+idle_timeout: 12.5
+sites: {dc: {}}
+hosts:
+  h1: {site: dc, underlay: 172.16.1.1/24}
+  h2: {site: dc, underlay: [172.16.2.1/24, 172.16.2.2/24]}
+tenants:
+  red:
+    networks:
+      web: {cidr: 10.0.1.0/24, gateway: 10.0.1.254}
+      db: {cidr: 10.0.2.0/24, gateway: 10.0.2.254, internet: deny}
+    groups:
+      all: [web, b]
+  blue:
+    networks:
+      web: {cidr: 10.0.1.0/24, gateway: 10.0.1.254}
+endpoints:
+  a: {tenant: red, network: web, ip: 10.0.1.1, host: h1}
+  b: {tenant: red, network: db, ip: 10.0.2.1, host: h2, mac: "02:00:00:00:00:0b"}
+  c: {tenant: blue, network: web, ip: 10.0.1.1, host: h1}
+policies: []
+"""
+
+
+def problems(text: str) -> list[tuple[int, str]]:
+    """(line, rest of the message) of everything that is wrong."""
+    try:
+        loads(text, Path("f.yaml"))
+    except TopologyError as error:
+        lines = str(error).splitlines()
+        assert len(lines) == len(error.problems)
+        assert all("; " in line for line in lines), "each says what to do"
+        split = [line.split(":", 2) for line in lines]
+        assert all(file == "f.yaml" for file, _, _ in split)
+        return [(int(line), rest) for _, line, rest in split]
+    return []
+
+
+@pytest.mark.parametrize("name", ["two-hosts", "leaf-spine"])
+def test_the_examples_load(name: str) -> None:
+    assert load(ROOT / "topologies" / f"{name}.yaml").name == name
+
+
+def test_what_a_file_means() -> None:
+    topology = loads(GOOD, Path("f.yaml"))
+    assert (topology.name, topology.idle_timeout, topology.sites) == ("farm", 12.5, ("dc",))
+    assert topology.hosts["h2"].host.addresses == (read_address("172.16.2.1"), read_address("172.16.2.2"))
+    assert topology.hosts["h1"].subnet == IPv4Network("172.16.1.0/24")
+    red = topology.tenants["red"]
+    assert red.groups == {"all": ("web", "b")}
+    assert red.networks["db"].cidr == "10.0.2.0/24"
+    a, b = topology.endpoints["a"], topology.endpoints["b"]
+    assert a.mac == derive_mac("endpoint", "red", "a")
+    assert b.mac == read_mac("02:00:00:00:00:0b")
+    assert [endpoint.name for endpoint in topology.endpoints_of("h1")] == ["a", "c"]
+
+
+# Each: what to replace in the file above, by what, the line of the problem, and a part of what is said of it.
+CASES = [
+    ("sites: {dc: {}}", "sites: {dc: {}}\nsite: x", 4, "unknown key 'site'; did you mean 'sites'?"),
+    ("host: h1}\n  b", "hots: h1}\n  b", 18, "unknown key 'hots'; did you mean 'host'?"),
+    ("idle_timeout: 12.5", "idle_timeout: 0", 2, "0 is not between"),
+    ("idle_timeout: 12.5", "idle_timeout: -1", 2, "-1 is not between"),
+    ("idle_timeout: 12.5", "idle_timeout: .nan", 2, "'.nan' is not a number"),
+    ("idle_timeout: 12.5", "idle_timeout: inf", 2, "inf is not between"),
+    ("idle_timeout: 12.5", "idle_timeout: 30s", 2, "'30s' is not a number"),
+    ("idle_timeout: 12.5", "idle_timeout: [1]", 2, "must be a single value"),
+    ("name: farm", "nam: farm", 1, "has no 'name'"),
+    ("name: farm", "name: my farm", 1, "'my farm' would not work"),
+    ("sites: {dc: {}}", "sites: {}", 3, "has no 'sites'"),
+    ("sites: {dc: {}}", "sites: {dc: {}, east: {}}", 3, "more than one site is not supported yet"),
+    ("sites: {dc: {}}", "sites: {dc: {x: 1}}", 3, "unknown key 'x'"),
+    ("h1: {site: dc,", "h1: {site: cd,", 5, "unknown site 'cd'"),
+    ("h1: {site: dc, underlay: 172.16.1.1/24}", "h1: {site: dc}", 5, "has no 'underlay'"),
+    ("172.16.1.1/24", "172.16.1.1", 5, "has no prefix length"),
+    ("172.16.1.1/24", "172.16.1.1/33", 5, "'172.16.1.1/33'"),
+    ("172.16.1.1/24", "172.16.1.0/24", 5, "the subnet itself or its broadcast"),
+    ("172.16.1.1/24", "172.16.1.255/24", 5, "the subnet itself or its broadcast"),
+    ("172.16.1.1/24", "224.0.0.1/24", 5, "not an address that a machine can have"),
+    ("172.16.1.1/24", "127.0.0.1/24", 5, "not an address that a machine can have"),
+    ("172.16.1.1/24", "169.254.1.1/24", 5, "link-local"),
+    ("172.16.1.1/24", '"fd00::1/64"', 5, "IPv6 underlays are not supported yet"),
+    ("172.16.1.1/24", "172.16.2.1/24", 6, "172.16.2.1 is the address of host 'h1' (line 5)"),
+    ("172.16.2.2/24", "172.16.2.1/24", 6, "172.16.2.1 appears twice"),
+    ("172.16.2.2/24", "172.16.3.2/24", 6, "two subnets"),
+    ("172.16.1.1/24", "172.16.1.254/24", 5, "cannot reach its site 'dc': it has the address of its subnet's router"),
+    ("172.16.1.1/24", "172.16.1.1/32", 5, "cannot reach its site 'dc': its subnet 172.16.1.1/32 has no room"),
+    ("172.16.1.1/24", "172.16.0.1/16", 6, "172.16.2.0/24 overlaps with 172.16.0.0/16 of host 'h1' (line 5)"),
+    ("h2: {site", "h1: {site", 6, "'h1' appears twice (first on line 5)"),
+    ("h2: {site", "h 2: {site", 6, "'h 2' would not work"),
+    ("h2: {site", "-h2: {site", 6, "'-h2' would not work"),
+    ("h2: {site", "../h2: {site", 6, "'../h2' would not work"),
+    ("172.16.1.1/24}", "172.16.1.1/24, pool: 172.16.1.64/29}", 5, "'pool' is not supported yet"),
+    ("172.16.1.1/24}", "172.16.1.1/24, external: {address: 198.51.100.1/24}}", 5, "'external' is not supported yet"),
+    ("10.0.2.0/24, g", "10.0.1.0/25, g", 11, "10.0.1.0/25 overlaps with 10.0.1.0/24 of red/web (line 10)"),
+    ("10.0.2.0/24, g", "10.0.2.3/24, g", 11, "an address inside the network 10.0.2.0/24"),
+    ("10.0.2.0/24, g", "10.0.2.0/31, g", 11, "no room for a gateway and an endpoint"),
+    ("10.0.2.0/24, g", '"fd00::/64", g', 11, "IPv6 networks are not supported yet"),
+    ("gateway: 10.0.2.254", "gateway: 10.0.3.254", 11, "10.0.3.254 is outside its network"),
+    ("gateway: 10.0.2.254", "gateway: 10.0.2.1", 19, "10.0.2.1 is the gateway of red/db"),
+    ("gateway: 10.0.2.254", "gateway: 10.0.2.255", 11, "its broadcast address"),
+    (", gateway: 10.0.2.254", "", 11, "has no 'gateway'"),
+    ("internet: deny", "internet: allow", 11, "'internet: allow' is not supported yet"),
+    ("internet: deny", "internet: alow", 11, "did you mean 'allow'?"),
+    ("[web, b]", "[web, bb]", 13, "unknown member 'bb'; did you mean 'b'?"),
+    ("[web, b]", "[web, c]", 13, "unknown member 'c'"),
+    ("[web, b]", "{web: b}", 13, "must be a list"),
+    ("tenant: red, network: web", "tenant: rde, network: web", 18, "unknown tenant 'rde'; did you mean 'red'?"),
+    ("tenant: red, network: web", "tenant: red, network: wbe", 18, "unknown network 'wbe'; did you mean 'web'?"),
+    ("10.0.1.1, host: h1}\n  b", "10.0.9.1, host: h1}\n  b", 18, "10.0.9.1 is outside its network (10.0.1.0/24)"),
+    ("10.0.1.1, host: h1}\n  b", "10.0.1.300, host: h1}\n  b", 18, "'10.0.1.300'"),
+    ("10.0.1.1, host: h1}\n  b", "10.0.1.1, ip6: 'fd00::1', host: h1}\n  b", 18, "'ip6' is not supported yet"),
+    ("ip: 10.0.1.1, host: h1}\n  b", "host: h1}\n  b", 18, "has no 'ip'"),
+    (", host: h2", "", 19, "is on no host"),
+    (", host: h2", ", host: h3", 19, "unknown host 'h3'"),
+    ("02:00:00:00:00:0b", "02:00:00:00:00", 19, "is not a MAC address"),
+    ("02:00:00:00:00:0b", "03:00:00:00:00:0b", 19, "group address"),
+    ("  c: {tenant: blue", "  c: {tenant: red", 20, "10.0.1.1 is the address of endpoint 'a' (line 18)"),
+    ("  c: {", "  a: {", 20, "'a' appears twice (first on line 18)"),
+    ("  c: {", "  h1: {", 20, "a host has this name too (line 5)"),
+    ("ip: 10.0.1.1, host: h1}\n  b", "ip: 10.0.1.1, ip: 10.0.1.2, host: h1}\n  b", 18, "'ip' appears twice"),
+    ("policies: []", "policies: [{action: allow}]", 21, "'policies' is not supported yet"),
+    ("policies: []", "publish: [{port: 80}]", 21, "'publish' is not supported yet"),
+    ("policies: []", "internet: {outside: 203.0.113.7}", 21, "'internet' is not supported yet"),
+    ("policies: []", "nonsense", 21, "not valid YAML"),
+    ("name: farm", "name: &x [*x]", 1, "contains itself"),
+    ("name: farm", "name: [farm", 2, "not valid YAML"),
+    ("name: farm", "name: \t\x07", 1, "not valid YAML"),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "line", "said"), CASES)
+def test_problems_are_told_with_their_line(old: str, new: str, line: int, said: str) -> None:
+    assert old in GOOD
+    found = problems(GOOD.replace(old, new, 1))
+    assert any(at == line and said in what for at, what in found), found
+
+
+def test_same_mac_in_one_network() -> None:
+    text = GOOD.replace(
+        "policies: []", '  d: {tenant: red, network: db, ip: 10.0.2.2, host: h1, mac: "02:00:00:00:00:0b"}'
+    )
+    assert [line for line, what in problems(text) if "is the MAC of endpoint 'b' (line 19)" in what] == [21]
+    assert not problems(text.replace("network: db, ip: 10.0.2.2", "network: web, ip: 10.0.1.2"))
+
+
+def test_the_gateways_mac_is_taken() -> None:
+    mac = derive_mac("gateway", "red", "db").hex(":")
+    assert problems(GOOD.replace("02:00:00:00:00:0b", mac))[0][0] == 19
+
+
+def test_all_problems_at_once() -> None:
+    text = GOOD
+    for old, new in (("10.0.2.1,", "10.0.3.1,"), ("host: h2", "host: hh"), ("farm", "a b"), ("12.5", "no")):
+        text = text.replace(old, new, 1)
+    assert [line for line, _ in problems(text)] == [1, 2, 19, 19]
+
+
+def test_something_else_than_a_topology() -> None:
+    for text in ("", "# only a comment", "3", "[]", "[1, 2]", "name", "--- a\n--- b", "null"):
+        assert problems(text), text
+
+
+def test_files_that_are_not_text(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_bytes(b"name: x\nsites: \xff\xfe")
+    with pytest.raises(TopologyError, match=r"f.yaml:2: not text in UTF-8"):
+        load(file)
+    with pytest.raises(FileNotFoundError):
+        load(tmp_path / "none.yaml")
+    with pytest.raises(IsADirectoryError):
+        load(tmp_path)
