@@ -75,7 +75,7 @@ class Tour:
             (files[tenant] / "file").write_bytes(os.urandom(megabytes << 20))
         with contextlib.ExitStack() as stack:
             for tenant in tenants:
-                server = (sys.executable, "-m", "http.server", str(_PORT), "--directory", str(files[tenant]))
+                server = ("python3", "-m", "http.server", str(_PORT), "--directory", str(files[tenant]))
                 stack.enter_context(_background("exec", f"{tenant}-web2", "--", *server))
             fetches = {}
             for tenant in tenants:
