@@ -8,6 +8,7 @@
 #                     versions of what the rest needs new
 set -eu
 cd "$(dirname "$0")/.."
+for_what=${1-}
 
 say() { printf '%s\n' "setup: $*"; }
 fail() { printf '%s\n' "setup: $*" >&2; exit 1; }
@@ -76,7 +77,7 @@ make_venv() {
 
 finish() { printf '%s\n' "$2" >"$1/.complete"; }
 
-if [ "${1-}" = shell ]; then
+if [ "$for_what" = shell ]; then
     stamp=$(digest scripts/setup.sh)
     if make_venv .venv-shell "$stamp" p4runtime-shell setuptools; then
         finish .venv-shell "$stamp"
