@@ -123,7 +123,9 @@ class FarmMachine(RuleBasedStateMachine):
         one, pretend, to = self.someone(data), self.someone(data), self.someone(data)
         talks = self.world.conversations
         ports = data.draw(st.sampled_from([t.ports for t in talks])) if talks else Ports(protocol, 7, 7)
-        self.world.send(one, to, ports, wire.ECHO_REQUEST if ports.protocol == ICMP else 2, pretend=pretend)
+        lies = data.draw(st.sampled_from((("pretend_mac",), ("pretend_address",), ("pretend_mac", "pretend_address"))))
+        kind = wire.ECHO_REQUEST if ports.protocol == ICMP else wire.SYN
+        self.world.send(one, to, ports, kind, **dict.fromkeys(lies, pretend))
         self.world.settle()
 
     @precondition(lambda self: self.world.conversations)

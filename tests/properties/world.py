@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from nvi.directory.memory import MemoryDirectory
+from nvi.embedded.memory import MemorySwitch
 from nvi.model import Address, Endpoint, Host, Network, Tenant, derive_mac
 from nvi.offers import NoAnswer, Reply, Request
 from nvi.offers.memory import MemoryOffers
@@ -39,7 +40,7 @@ class Messages(MemoryOffers):
 
     def __init__(self, latency: float, rng: random.Random) -> None:
         super().__init__()
-        self._latency, self._rng = latency, rng
+        self.latency, self._rng = latency, rng
         self.to_lose: list[str] = []
         self.lost = 0
         self.requests: Counter[tuple[str, str]] = Counter()
@@ -62,8 +63,8 @@ class Messages(MemoryOffers):
         raise NoAnswer("lost")
 
     async def _travel(self) -> None:
-        if self._latency:
-            await asyncio.sleep(self._rng.random() * self._latency)
+        if self.latency:
+            await asyncio.sleep(self._rng.random() * self.latency)
 
 
 class Places(MemoryDirectory):
@@ -71,14 +72,14 @@ class Places(MemoryDirectory):
 
     def __init__(self, latency: float, rng: random.Random) -> None:
         super().__init__()
-        self._latency, self._rng = latency, rng
+        self.latency, self._rng = latency, rng
         self.asked: Counter[tuple[str, Address]] = Counter()
 
     async def endpoint(self, tenant: str, address: Address) -> Endpoint | None:
         self.asked[tenant, address] += 1
         found = await super().endpoint(tenant, address)
-        if self._latency:
-            await asyncio.sleep(self._rng.random() * self._latency)
+        if self.latency:
+            await asyncio.sleep(self._rng.random() * self.latency)
         return found
 
 
@@ -113,9 +114,9 @@ class World:
 
     def __post_init__(self) -> None:
         self.loop = VirtualClockLoop()
-        rng = random.Random(self.seed)
-        self.offers = Messages(self.latency, rng)
-        self.directory = Places(self.latency, rng)
+        self.rng = random.Random(self.seed)
+        self.offers = Messages(self.latency, self.rng)
+        self.directory = Places(self.latency, self.rng)
         self.tenants = {name: Tenant(name, _networks(), self.groups.get(name, {})) for name in TENANTS}
         self.here: dict[str, Endpoint] = {}
         self.at: dict[tuple[str, int], Endpoint] = {}
@@ -141,6 +142,9 @@ class World:
         hosts = [Host(f"h{n}", "here", (bytes([172, 16, n // 250, 1 + n % 250]),)) for n in range(self.hosts)]
         self.name_at = {host.addresses[0]: host.name for host in hosts}
         await farm.start(self.tenants.values(), hosts)
+        if self.latency:
+            for host in farm.hosts.values():
+                _slow_down(host.switch, self.latency, self.rng)
         return farm
 
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
@@ -210,16 +214,16 @@ class World:
         kind: int,
         *,
         size: int = 20,
-        pretend: Endpoint | None = None,
+        pretend_mac: Endpoint | None = None,
+        pretend_address: Endpoint | None = None,
         **options: Any,
     ) -> tuple[int, bytes]:
         """A packet of `sender`, perhaps in somebody else's name, with its serial number; not sent yet."""
         serial = len(self.sent) + 1
-        claimed = pretend or sender
-        mac = to.mac if to.network == claimed.network else self.tenants[sender.tenant].gateway_mac(claimed.network)
-        addresses = claimed.address, to.address
-        frame = wire.frame((claimed.mac, mac), addresses, ports, kind, wire.payload(serial, size), **options)
-        honest = (claimed.mac, claimed.address) == (sender.mac, sender.address)
+        source_mac, source = (pretend_mac or sender).mac, (pretend_address or sender).address
+        mac = to.mac if to.network == sender.network else self.tenants[sender.tenant].gateway_mac(sender.network)
+        frame = wire.frame((source_mac, mac), (source, to.address), ports, kind, wire.payload(serial, size), **options)
+        honest = (source_mac, source) == (sender.mac, sender.address)
         self.sent[serial] = Sent(sender, frame, honest)
         return serial, frame
 
@@ -418,11 +422,25 @@ class World:
     def revive_agent(self, host: str) -> None:
         self.dead.discard(host)
         self.run(self.farm.start_agent(host))
+        self.settle()
         self.taken_over[host] = self.loop.time()
 
     def empty_switch(self, host: str) -> None:
         self.run(self.farm.restart_switch(host))
+        self.settle()
         self.taken_over[host] = self.loop.time()
+
+
+def _slow_down(switch: MemorySwitch, latency: float, rng: random.Random) -> None:
+    """Let writes take their time, one after the other, as a session with a switch elsewhere does."""
+    write, in_order = switch.write, asyncio.Lock()
+
+    async def slow(updates: Sequence[Update]) -> None:
+        async with in_order:
+            await asyncio.sleep(rng.random() * latency / 4)
+            await write(updates)
+
+    switch.write = slow  # type: ignore[method-assign]
 
 
 def _networks() -> dict[str, Network]:
