@@ -65,7 +65,8 @@ def _check_kernel() -> list[str]:
 
 
 def _in_namespace(command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["unshare", "--net", "sh", "-c", command], capture_output=True, text=True, check=False)
+    # As Mininet does it, which mounts a /sys of its own: where that fails, Mininet itself would wait for ever.
+    return subprocess.run(["mnexec", "-n", "sh", "-c", command], capture_output=True, text=True, check=False)
 
 
 def _reason(result: subprocess.CompletedProcess[str]) -> str:
