@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -52,10 +52,10 @@ def primary(host: str, device_id: int) -> Iterator[p4r_grpc.P4RuntimeStub]:
         stream.cancel()
 
 
-def delete_everything(host: str, device_id: int) -> int:
-    """Take the primary role, delete every entry of `connections`, and leave. Returns how many there were."""
+def delete(host: str, device_id: int, doomed: Callable[[p4r.TableEntry], bool] = lambda _: True) -> int:
+    """Take the primary role, delete entries of `connections`, and leave. Returns how many were deleted."""
     with primary(host, device_id) as stub:
-        entries = _read(stub, device_id)
+        entries = [entry for entry in _read(stub, device_id) if doomed(entry)]
         for start in range(0, len(entries), 100):
             write = p4r.WriteRequest(device_id=device_id, election_id=U128.encode(1 << 120))
             for entry in entries[start : start + 100]:
@@ -64,3 +64,10 @@ def delete_everything(host: str, device_id: int) -> int:
                 update.entity.table_entry.match.extend(entry.match)
             stub.Write(write, timeout=10)
         return len(entries)
+
+
+def mentions_port(entry: p4r.TableEntry, port: int) -> bool:
+    """Whether an entry matches packets with this L4 port, or makes packets with it."""
+    wanted = port.to_bytes(2)
+    values = [match.exact.value for match in entry.match] + [param.value for param in entry.action.action.params]
+    return wanted in values

@@ -18,7 +18,7 @@ import pytest
 
 from .capture import capturing, read, sent
 from .farm import Farm, mac_of
-from .reader import delete_everything
+from .reader import delete, mentions_port
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -235,10 +235,17 @@ def ready(farm: Farm) -> bool:
 def test_a_stream_runs_through_an_intruder_that_deletes_everything(farm: Farm, victim: str):
     device_id = farm.device_id(victim)
     with Stream(farm, 10):
-        assert delete_everything(victim, device_id) >= 2
+        assert delete(victim, device_id) >= 2
         farm.wait_for(lambda: ready(farm), "the agent is primary again")
         time.sleep(1)
         assert farm.held()[victim] >= 2
+
+
+@pytest.mark.parametrize("victim", ["bj1", "bj2"])
+def test_a_stream_runs_through_the_loss_of_its_entries_at_one_host(farm: Farm, victim: str):
+    with Stream(farm, 8):
+        assert delete(victim, farm.device_id(victim), lambda entry: mentions_port(entry, 5201)) >= 4
+        farm.wait_for(lambda: ready(farm), "the agent is primary again")
 
 
 def test_a_flood_of_new_flows_leaves_the_others_working(farm: Farm):

@@ -13,7 +13,6 @@ _PROGRAMS = {
     "ethtool": "ethtool",
     "mnexec": "mininet",
     "setpriv": "util-linux",
-    "unshare": "util-linux",
     "bash": "bash",
     "ifconfig": "net-tools",  # Mininet insists on it
 }
