@@ -8,9 +8,9 @@ control NviVerifyChecksum(inout headers_t hdr, inout metadata_t meta) {
     }
 }
 
-// The transport's, in the egress pipeline: v1model's checksum controls cannot tell a UDP checksum of 0, which means
-// that there is none (RFC 768), from one that an update makes 0, which must be sent as 0xffff.
-control TransportChecksum(inout headers_t hdr, inout metadata_t meta) {
+// What the checksum controls cannot do, in the egress pipeline: they cannot tell a UDP checksum of 0, which means that
+// there is none (RFC 768), from one that an update makes 0, which must be sent as 0xffff. They are quicker, though.
+control UdpAndEcho(inout headers_t hdr, inout metadata_t meta) {
 
     @hidden
     action update(inout bit<16> checksum) {
@@ -19,13 +19,7 @@ control TransportChecksum(inout headers_t hdr, inout metadata_t meta) {
     }
 
     apply {
-        if (hdr.tcp.isValid()) {
-            hdr.ports.source = meta.l4_source;
-            hdr.ports.destination = meta.l4_destination;
-            update(hdr.tcp.checksum);
-        } else if (hdr.udp.isValid()) {
-            hdr.ports.source = meta.l4_source;
-            hdr.ports.destination = meta.l4_destination;
+        if (hdr.udp.isValid()) {
             if (hdr.udp.checksum != 0) {
                 update(hdr.udp.checksum);
                 if (hdr.udp.checksum == 0) {
@@ -45,7 +39,9 @@ control TransportChecksum(inout headers_t hdr, inout metadata_t meta) {
 
 control NviComputeChecksum(inout headers_t hdr, inout metadata_t meta) {
     apply {
-        update_checksum(meta.rewritten, {meta.old_checksum, meta.old_ttl, meta.ipv4_delta},
+        update_checksum(meta.rewritten, {meta.old_checksum, meta.old_ttl, 8w0xff, meta.ipv4_delta},
                         hdr.ipv4.checksum, HashAlgorithm.csum16);
+        update_checksum(meta.rewritten && hdr.tcp.isValid(), {meta.old_tcp_checksum, meta.l4_delta},
+                        hdr.tcp.checksum, HashAlgorithm.csum16);
     }
 }

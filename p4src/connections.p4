@@ -19,7 +19,7 @@ control Connections(inout headers_t hdr, inout metadata_t meta, inout standard_m
                    bit<16> l4_delta,
                    PortId egress_port) {
         meta.old_checksum = ~hdr.ipv4.checksum;
-        meta.old_ttl = ~(hdr.ipv4.ttl ++ 8w0);
+        meta.old_ttl = ~hdr.ipv4.ttl;
         meta.ipv4_delta = ipv4_delta;
         meta.l4_delta = l4_delta;
         hdr.ethernet.source = ethernet_source;
@@ -27,6 +27,8 @@ control Connections(inout headers_t hdr, inout metadata_t meta, inout standard_m
         hdr.ipv4.source = source;
         hdr.ipv4.destination = destination;
         hdr.ipv4.ttl = ttl;
+        hdr.ports.source = l4_source;  // of TCP and UDP; where there are none, it changes nothing
+        hdr.ports.destination = l4_destination;
         meta.l4_source = l4_source;
         meta.l4_destination = l4_destination;
         standard_metadata.egress_spec = egress_port;

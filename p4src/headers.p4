@@ -48,8 +48,7 @@ header ports_t {
 
 // TCP after its ports, as far as the checksum.
 header tcp_t {
-    bit<64> sequence_acknowledgement;
-    bit<32> offset_flags_window;
+    bit<96> sequence_to_window;  // sequence, acknowledgement, offset, flags, window
     bit<16> checksum;
 }
 
@@ -105,7 +104,8 @@ struct metadata_t {
     bit<16> l4_delta;           // what the rewrite adds to the sum under the transport checksum
     bit<16> ipv4_delta;         // what it adds to the sum under the header checksum, but for the old TTL
     bit<16> old_checksum;       // complements of what is replaced, for RFC 1624
-    bit<16> old_ttl;
+    bit<8> old_ttl;
+    bit<16> old_tcp_checksum;
     NetworkId network;          // of the endpoint that sent the packet
     Ipv4Address sender_address; // what the endpoint says that its address is
     PuntReason punt_reason;

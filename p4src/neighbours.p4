@@ -10,9 +10,8 @@ control Neighbours(inout headers_t hdr, inout metadata_t meta, inout standard_me
         hdr.arp.kind = ARP_REPLY;
         hdr.arp.target_mac = hdr.arp.sender_mac;
         hdr.arp.sender_mac = mac;
-        Ipv4Address asked = hdr.arp.target_address;
-        hdr.arp.target_address = hdr.arp.sender_address;
-        hdr.arp.sender_address = asked;
+        hdr.arp.sender_address = hdr.arp.target_address;
+        hdr.arp.target_address = meta.sender_address;
         standard_metadata.egress_spec = meta.scope;
     }
 
@@ -41,10 +40,9 @@ control Neighbours(inout headers_t hdr, inout metadata_t meta, inout standard_me
         if (hdr.arp.target_address == hdr.arp.sender_address) {
             meta.drop_reason = DropReason.NEIGHBOUR_SELF;
         } else {
-            MacAddress asker = hdr.arp.sender_mac;
             if (!neighbours.apply().hit) {
                 meta.punt_reason = PuntReason.NEIGHBOUR;
-            } else if (hdr.arp.sender_mac == asker) {
+            } else if (hdr.arp.sender_mac == hdr.arp.target_mac) {
                 mark_to_drop(standard_metadata);
                 meta.drop_reason = DropReason.NEIGHBOUR_SELF;
             }

@@ -68,11 +68,11 @@ control NviIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
 }
 
 control NviEgress(inout headers_t hdr, inout metadata_t meta, inout standard_metadata_t standard_metadata) {
-    TransportChecksum() transport_checksum;
+    UdpAndEcho() udp_and_echo;
 
     apply {
-        if (meta.rewritten) {
-            transport_checksum.apply(hdr, meta);
+        if (meta.rewritten && !hdr.tcp.isValid()) {
+            udp_and_echo.apply(hdr, meta);
         }
     }
 }

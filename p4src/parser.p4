@@ -64,6 +64,7 @@ parser NviParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     state tcp {
         packet.extract(hdr.ports);
         packet.extract(hdr.tcp);
+        meta.old_tcp_checksum = ~hdr.tcp.checksum;
         meta.l4_source = hdr.ports.source;
         meta.l4_destination = hdr.ports.destination;
         meta.has_flow = true;
