@@ -10,6 +10,7 @@ It runs in `.venv-shell`, so it knows nothing of the package `nvi`; what it need
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -33,29 +34,38 @@ def find_switch(host: str) -> tuple[str, int]:
     sys.exit(f"make shell: there is no host {host!r}; use HOST= with one of: {names}")
 
 
-def run_standard_input(user_ns: dict[str, Any], **_: Any) -> None:
-    """In place of an interactive session: run what comes in, and print what an interactive session would."""
+def run_standard_input(user_ns: dict[str, Any], config: Any) -> bool:
+    """Run what comes in, and print what an interactive session would print; False if it failed."""
     from IPython.core.interactiveshell import InteractiveShell
 
-    shell = InteractiveShell.instance(user_ns=user_ns)
-    if not shell.run_cell(sys.stdin.read()).success:
-        sys.exit(1)
+    shell = InteractiveShell.instance(user_ns=user_ns, config=config)
+    shell.colors = "NoColor"
+    return bool(shell.run_cell(sys.stdin.read()).success)
 
 
-def main() -> None:
+def main() -> int:
+    """Returns the exit status."""
     address, device_id = find_switch(sys.argv[1])
+    sys.argv[1:] = ["--grpc-addr", address, "--device-id", str(device_id), "--election-id", _ELECTION_ID]
     # IPython would leave its history and profile in the home directory, whoever's it is.
-    import tempfile
-
     with tempfile.TemporaryDirectory(prefix="nvi-shell-") as home:
         os.environ["IPYTHONDIR"] = home
         from p4runtime_sh import shell
 
-        if not sys.stdin.isatty():
-            shell.start_ipython = run_standard_input
-        sys.argv[1:] = ["--grpc-addr", address, "--device-id", str(device_id), "--election-id", _ELECTION_ID]
+        interactive, succeeded = shell.start_ipython, True
+
+        def start(user_ns: dict[str, Any], config: Any, argv: list[str]) -> None:
+            nonlocal succeeded
+            config.HistoryManager.enabled = False
+            if sys.stdin.isatty():
+                interactive(user_ns=user_ns, config=config, argv=argv)
+            else:
+                succeeded = run_standard_input(user_ns, config)
+
+        shell.start_ipython = start
         shell.main()
+    return 0 if succeeded else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
