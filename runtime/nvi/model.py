@@ -83,13 +83,35 @@ class Network(Struct, frozen=True):
         return f"{show_address(self.prefix)}/{self.prefix_length}"
 
 
+class Rule(Struct, frozen=True):
+    """A rule of a tenant's policy: whether what `initiator` means may connect to what `responder` means."""
+
+    initiator: str
+    """Name of an endpoint, a network or a group of the tenant."""
+    responder: str
+    allow: bool
+    protocol: int | None = None
+    """Any if None."""
+    ports: tuple[int, ...] = ()
+    """The responder's, of TCP or UDP; any if empty."""
+
+
+def pair_of(one: str, other: str) -> tuple[str, str]:
+    """The unordered pair of two endpoints' names."""
+    return (one, other) if one < other else (other, one)
+
+
 class Tenant(Struct, frozen=True):
-    """Who owns endpoints, with what its policy refers to. Nothing of one tenant is known to another."""
+    """Who owns endpoints, with its policy. Nothing of one tenant is known to another."""
 
     name: str
     networks: dict[str, Network] = {}
     groups: dict[str, tuple[str, ...]] = {}
     """Members (networks and endpoints, by name) of a group may talk to each other."""
+    rules: tuple[Rule, ...] = ()
+    """The first that matches decides."""
+    pairs: dict[tuple[str, str], bool] = {}
+    """Endpoints that are connected (True) or disconnected (False) whatever else holds, by `pair_of` their names."""
 
     def gateway_mac(self, network: str) -> Mac:
         """The MAC by which endpoints of the network know its router, the same on every host."""
@@ -159,8 +181,12 @@ class ConnectionId(Struct, frozen=True):
 
     def flow_from(self, end: End) -> Flow:
         """The flow of the packets that `end` sends."""
-        other = self.high if end == self.low else self.low
+        other = self.other(end)
         return Flow(end.address, other.address, self.protocol, end.port, other.port)
+
+    def other(self, end: End) -> End:
+        """The end that is not `end`."""
+        return self.high if end == self.low else self.low
 
     def short(self) -> str:
         """Twelve hexadecimal digits that name the connection to people."""

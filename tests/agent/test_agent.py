@@ -6,8 +6,8 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
-from agent.farm import ENDPOINTS, frame, ip, start
-from nvi.model import Endpoint, derive_mac, read_address
+from agent.farm import ACME, ENDPOINTS, frame, ip, start
+from nvi.model import Endpoint, Rule, Tenant, derive_mac, pair_of, read_address
 from nvi.switch import PORT_UNDERLAY, ConnectionEntry, Operation, Update
 
 
@@ -306,3 +306,42 @@ async def test_endpoints_that_cannot_be_are_refused_and_change_nothing(farm, cha
     with pytest.raises(ValueError, match="taken"):
         await farm.hosts["h1"].agent.add_endpoint(Endpoint(**fields), 16)
     assert farm.hosts["h1"].agent.endpoints() == before
+
+
+def policy(rules=(), pairs=None):
+    return Tenant("acme", ACME.networks, ACME.groups, tuple(rules), pairs or {})
+
+
+@pytest.mark.parametrize("receiver", ["acme-web2", "acme-web3"])
+async def test_a_change_of_the_policy_holds_for_live_connections_at_both_ends(farm, receiver):
+    syn = tcp("acme-web1", receiver)
+    assert await exchange(farm, "acme-web1", syn) == {receiver: [syn]}
+    await farm.directory.publish_tenant(policy(pairs={pair_of("acme-web1", receiver): False}))
+    await farm.settle()
+    assert [await entries(farm, host) for host in ("h1", "h2")] == [0, 0]
+    for sender, packet in (("acme-web1", syn), (receiver, tcp(receiver, "acme-web1", "A", 80, 1000))):
+        assert set(await exchange(farm, sender, packet)) == {sender}, "only the sender hears: of the refusal"
+    await farm.directory.publish_tenant(policy())
+    await farm.settle()
+    assert await exchange(farm, "acme-web1", syn) == {receiver: [syn]}, "the refusal outlived the policy"
+
+
+async def test_a_policy_that_changes_while_an_offer_is_under_way_is_not_missed(farm):
+    farm.emit("acme-web1", tcp("acme-web1", "acme-web2"))
+    await asyncio.sleep(0)
+    await farm.directory.publish_tenant(policy([Rule("web", "web", False)]))
+    await farm.settle()
+    assert farm.delivered("acme-web2") == []
+    assert [await entries(farm, host) for host in ("h1", "h2")] == [1, 0], "one refusal, and nothing else"
+
+
+async def test_rules_are_judged_in_the_initiators_orientation(farm):
+    await farm.directory.publish_tenant(
+        policy([Rule("acme-web1", "acme-lab1", True, 6, (80,)), Rule("lab", "web", False)])
+    )
+    syn, answer = tcp("acme-web1", "acme-lab1"), tcp("acme-lab1", "acme-web1", "SA", 80, 1000)
+    received = await exchange(farm, "acme-web1", syn)
+    assert list(received) == ["acme-lab1"]
+    assert list(await exchange(farm, "acme-lab1", answer)) == ["acme-web1"]
+    assert list(await exchange(farm, "acme-lab1", tcp("acme-lab1", "acme-web1"))) == ["acme-lab1"]
+    assert list(await exchange(farm, "acme-web1", tcp("acme-web1", "acme-lab1", dport=81))) == ["acme-web1"]

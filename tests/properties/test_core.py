@@ -191,7 +191,7 @@ def test_policy_never_crosses_tenants_and_needs_a_common_network_or_group(
         name = network + data.draw(st.sampled_from("12"))
         ends.append(Endpoint(name, owner, network, bytes(6), bytes(4), "h"))
     one, other = ends
-    verdict = judge(Tenant(whose, NETWORKS, groups), one, other)
+    verdict = judge(Tenant(whose, NETWORKS, groups), one, other, 6, 80)
     assert verdict.rule
     common = any({one.name, one.network} & set(m) and {other.name, other.network} & set(m) for m in groups.values())
     assert verdict.allowed == (whose == first == second and (one.network == other.network or common))
@@ -279,6 +279,7 @@ class KeysMachine(RuleBasedStateMachine):
     @invariant()
     def as_many_as_there_are(self):
         assert len(self.keys) == len(self.busy) + len(self.resting)
+        assert not any(self.keys.take(pair) for pair in self.busy | self.resting.keys())
 
 
 TestKeys = KeysMachine.TestCase

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 from ..config import AgentConfig
@@ -76,6 +77,8 @@ class Agent:
         self._strays = Strays(self._local, self._joiner, self._answerer)
         self._backlog: deque[Punt] = deque(maxlen=BACKLOG)
         self._primary = False
+        self._unwatch: dict[str, Callable[[], None]] = {}
+        """By tenant with endpoints here: what ends the watch of its policy."""
         switch.on_punt = self._on_punt
         switch.on_primary = self._on_primary
         underlay.on_change = self._on_underlay_change
@@ -96,6 +99,9 @@ class Agent:
 
     async def stop(self) -> None:
         """Fall silent. The switch keeps its entries, and its connections go on."""
+        for unwatch in self._unwatch.values():
+            unwatch()
+        self._unwatch.clear()
         self._local.offers.leave(self._local.host.name)
         await self._local.stop()
         self._refusals.forget_all()
@@ -135,6 +141,8 @@ class Agent:
         endpoint, port = attachment.endpoint, attachment.port
         del local.by_port[port], local.by_address[endpoint.tenant, endpoint.address]
         self._state.remove(name)
+        if all(each.endpoint.tenant != endpoint.tenant for each in local.by_port.values()):
+            self._unwatch.pop(endpoint.tenant)()
         await local.directory.withdraw_endpoint(endpoint)
         try:
             await self._joiner.close(list(local.connections.of_port(port)))
@@ -167,9 +175,26 @@ class Agent:
 
     def _attach(self, attachment: Attachment) -> None:
         local, endpoint = self._local, attachment.endpoint
+        if endpoint.tenant not in self._unwatch:
+            self._unwatch[endpoint.tenant] = local.directory.watch_tenant(
+                endpoint.tenant, lambda: local.spawn(self._enforce(endpoint.tenant))
+            )
         local.by_port[attachment.port] = attachment
         local.by_name[endpoint.name] = attachment
         local.by_address[endpoint.tenant, endpoint.address] = attachment
+
+    async def _enforce(self, tenant: str) -> None:
+        """The tenant's policy has changed: it holds for what is live, and for what was refused."""
+        local = self._local
+        try:
+            await self._joiner.enforce(tenant)
+            for attachment in list(local.by_port.values()):
+                if attachment.endpoint.tenant == tenant:
+                    await self._refusals.flush(attachment.port)
+        except SwitchError as error:
+            local.log.warning("policy not enforced yet", tenant=tenant, error=str(error))
+            await asyncio.sleep(1.0)
+            local.spawn(self._enforce(tenant))
 
     def _guard_of(self, attachment: Attachment) -> list[GuardEntry]:
         endpoint, port = attachment.endpoint, attachment.port

@@ -111,7 +111,8 @@ class Answerer:
         call = Call(identity, tenant, near, far, flow, offer.initiator, offer.first_ttl, offer.resumes)
         if held is not None:
             call = replace(call, initiator=held.initiator, first_ttl=held.first_ttl)
-        verdict = judge(tenant, near.endpoint, far) if call.opened_here else judge(tenant, far, near.endpoint)
+        opener, opened = (near.endpoint, far) if call.opened_here else (far, near.endpoint)
+        verdict = judge(tenant, opener, opened, flow.protocol, identity.other(call.initiator).port)
         if not verdict.allowed:
             return self._refuse(Reason.DENIED, verdict.rule)
         if held is None:

@@ -200,11 +200,12 @@ def orient(tenant: Tenant, near: Endpoint, far: Endpoint, packet: Packet) -> tup
     a TCP connection needs only a policy that allows it; other protocols' answers need somebody who remembers the
     question. Raises Denied if the policy allows neither orientation.
     """
-    forward = judge(tenant, near, far)
+    flow = packet.flow
+    forward = judge(tenant, near, far, flow.protocol, flow.l4_destination)
     if packet.opens and forward.allowed:
         return True, False
     is_tcp = packet.flow.protocol == Protocol.TCP
-    backward_allowed = judge(tenant, far, near).allowed
+    backward_allowed = judge(tenant, far, near, flow.protocol, flow.l4_source).allowed
     if (packet.opens and is_tcp) or not (forward.allowed or backward_allowed):
         raise Denied(DropReason.DENIED, f"{near.name} to {far.name}: {forward.rule}")
     if is_tcp and forward.allowed:

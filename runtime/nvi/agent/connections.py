@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,8 +66,8 @@ class Connections:
         """Start empty."""
         self._by_id: dict[ConnectionId, Connection] = {}
         self._by_key: dict[ConnectionKey, Connection] = {}
-        self._by_port: dict[int, set[Connection]] = {}
-        self._by_peer: dict[Address, set[Connection]] = {}
+        self._by_port: dict[int, dict[Connection, None]] = {}
+        self._by_peer: dict[Address, dict[Connection, None]] = {}
         self._agenda: list[tuple[float, int, Connection]] = []
         self._serial = 0
 
@@ -87,13 +87,13 @@ class Connections:
         """The connection one of whose entries has this key, if held."""
         return self._by_key.get(key)
 
-    def of_port(self, port: int) -> set[Connection]:
-        """The connections of the endpoint at this port. Not to be changed."""
-        return self._by_port.get(port, set())
+    def of_port(self, port: int) -> Collection[Connection]:
+        """The connections of the endpoint at this port, in the order in which they came. Not to be changed."""
+        return self._by_port.get(port, ())
 
-    def towards(self, peer: Address) -> set[Connection]:
+    def towards(self, peer: Address) -> Collection[Connection]:
         """The connections whose segment leads to this underlay address. Not to be changed."""
-        return self._by_peer.get(peer, set())
+        return self._by_peer.get(peer, ())
 
     def add(self, connection: Connection) -> None:
         """Hold a connection, in place of the one with the same identity."""
@@ -102,9 +102,9 @@ class Connections:
         for key in connection.keys:
             self._by_key[key] = connection
         for attachment in connection.near:
-            self._by_port.setdefault(attachment.port, set()).add(connection)
+            self._by_port.setdefault(attachment.port, {})[connection] = None
         if connection.link is not None:
-            self._by_peer.setdefault(connection.link.yours.seen_address, set()).add(connection)
+            self._by_peer.setdefault(connection.link.yours.seen_address, {})[connection] = None
         self.look_again(connection, connection.due)
 
     def remove(self, connection: Connection) -> None:
@@ -135,9 +135,9 @@ class Connections:
         return due
 
 
-def _discard(index: dict[Any, set[Connection]], key: object, connection: Connection) -> None:
+def _discard(index: dict[Any, dict[Connection, None]], key: object, connection: Connection) -> None:
     members = index.get(key)
     if members is not None:
-        members.discard(connection)
+        members.pop(connection, None)
         if not members:
             del index[key]

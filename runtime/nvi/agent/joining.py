@@ -13,6 +13,7 @@ from ..formulation import endpoint_side, join, tag, underlay_side
 from ..keys import Pair
 from ..model import Address, ConnectionId, End, Endpoint, Flow, Tenant
 from ..offers import VERSION, NoAnswer, Release, Released
+from ..policy import Verdict, judge
 from ..switch import (
     NO_MAC,
     PORT_UNDERLAY,
@@ -135,6 +136,11 @@ class Joiner:
         connection.due = asyncio.get_running_loop().time() + local.idle_timeout
         # Held before it is written, and the switch does things in order: whoever ends it meanwhile really ends it.
         local.connections.add(connection)
+        # Judged once more, now that whoever enforces a change of the policy would find it.
+        verdict = await self._verdict(connection)
+        if not verdict.allowed:
+            await self.close([connection])
+            raise Denied(DropReason.DENIED, verdict.rule)
         first, second = connection.entries
         try:
             # The way in before the way out: no packet leaves whose answer could not come back.
@@ -232,6 +238,26 @@ class Joiner:
     def _forget_unused(self, peer: Address) -> None:
         if not self._local.connections.towards(peer):
             self._local.underlay.forget(peer)
+
+    async def enforce(self, tenant: str) -> None:
+        """The tenant's policy has changed: end what it no longer allows. Raises SwitchError."""
+        held = [each for each in self._local.connections if each.id.tenant == tenant]
+        ended = [each for each in held if not (await self._verdict(each)).allowed]
+        if ended:
+            self._local.events["ended by policy"] += len(ended)
+            await self.close(ended)
+
+    async def _verdict(self, connection: Connection) -> Verdict:
+        """What the policy says now of a connection that is held."""
+        local, identity = self._local, connection.id
+        tenant = await local.directory.tenant(identity.tenant)
+        responder = identity.other(connection.initiator)
+        ends = [
+            await local.directory.endpoint(identity.tenant, end.address) for end in (connection.initiator, responder)
+        ]
+        if tenant is None or ends[0] is None or ends[1] is None:
+            return Verdict(True, "an end that the directory has lost is not the policy's matter")
+        return judge(tenant, ends[0], ends[1], identity.protocol, responder.port)
 
     async def age(self) -> None:
         """Close the connections that have been idle for long enough. Raises SwitchError."""

@@ -20,7 +20,7 @@ def connection_view(
 ) -> dict[str, Any]:
     """One connection, as the host that holds it sees it."""
     identity = connection.id
-    responder = identity.high if connection.initiator == identity.low else identity.low
+    responder = identity.other(connection.initiator)
     used = [usage for usage in usages if usage is not None]
 
     def end(end: End) -> dict[str, Any]:

@@ -6,6 +6,7 @@ it for the agents of one process.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ..model import Address, Endpoint, Host, Tenant
@@ -33,6 +34,9 @@ class Directory(Protocol):
 
     async def tenant(self, name: str) -> Tenant | None:
         """The tenant's networks and policy; None if there is none."""
+
+    def watch_tenant(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """Have `changed` called whenever the tenant is published anew. Returns what ends that."""
 
     async def publish_host(self, host: Host) -> None:
         """Say that a host exists. Raises Conflict if another one of its site has one of its addresses."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..model import Address, Endpoint, Host, Tenant, show_address
 from . import Conflict
 
@@ -15,6 +17,7 @@ class MemoryDirectory:
         self._hosts: dict[str, Host] = {}
         self._hosts_at: dict[tuple[str, Address], Host] = {}
         self._tenants: dict[str, Tenant] = {}
+        self._watchers: dict[str, list[Callable[[], None]]] = {}
 
     async def endpoint(self, tenant: str, address: Address) -> Endpoint | None:
         """See Directory."""
@@ -44,6 +47,14 @@ class MemoryDirectory:
     async def publish_tenant(self, tenant: Tenant) -> None:
         """See Directory."""
         self._tenants[tenant.name] = tenant
+        for changed in list(self._watchers.get(tenant.name, ())):
+            changed()
+
+    def watch_tenant(self, name: str, changed: Callable[[], None]) -> Callable[[], None]:
+        """See Directory."""
+        watchers = self._watchers.setdefault(name, [])
+        watchers.append(changed)
+        return lambda: watchers.remove(changed)
 
     async def publish_endpoint(self, endpoint: Endpoint) -> None:
         """See Directory."""
