@@ -55,9 +55,14 @@ class _Cable:
 
     def __init__(self, source: Address) -> None:
         self._source = source
+        self._hops: dict[Address, NextHop] = {}
 
     async def next_hop(self, destination: Address) -> NextHop:
-        return NextHop(self._source, derive_mac("host", self._source.hex()), derive_mac("host", destination.hex()))
+        hop = self._hops.get(destination)
+        if hop is None:
+            source_mac, destination_mac = (derive_mac("host", each.hex()) for each in (self._source, destination))
+            hop = self._hops[destination] = NextHop(self._source, source_mac, destination_mac)
+        return hop
 
     def forget(self, destination: Address) -> None:
         """Nothing is remembered."""

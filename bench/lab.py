@@ -84,7 +84,7 @@ class Lab:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
+        if kind is not None and issubclass(kind, Exception):
             sys.stderr.write((self.directory / "log").read_text())
         self._stack.close()
 
