@@ -9,6 +9,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from ..directory import DirectoryError
 from ..formulation import endpoint_side, join, tag, underlay_side
 from ..keys import Pair
 from ..model import Address, ConnectionId, End, Endpoint, Flow, Tenant
@@ -136,16 +137,17 @@ class Joiner:
         connection.due = asyncio.get_running_loop().time() + local.idle_timeout
         # Held before it is written, and the switch does things in order: whoever ends it meanwhile really ends it.
         local.connections.add(connection)
-        # Judged once more, now that whoever enforces a change of the policy would find it.
-        verdict = await self._verdict(connection)
-        if not verdict.allowed:
-            await self.close([connection])
-            raise Denied(DropReason.DENIED, verdict.rule)
         first, second = connection.entries
         try:
+            # Judged once more, now that whoever enforces a change of the policy would find it.
+            verdict = await self._verdict(connection)
+            if not verdict.allowed:
+                raise Denied(DropReason.DENIED, verdict.rule)
+            if local.connections.get(connection.id) is not connection:
+                raise Refused("ended before it was written")
             # The way in before the way out: no packet leaves whose answer could not come back.
             await local.put((second, first))
-        except SwitchError:
+        except (Refused, SwitchError, DirectoryError):
             with suppress(SwitchError):
                 await self.close([each for each in (connection, old) if each is not None])
             raise
