@@ -19,6 +19,10 @@ endpoint_app = typer.Typer(
     help="Add and remove endpoints while the farm runs.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(endpoint_app, name="endpoint")
+policy_app = typer.Typer(
+    help="Add and remove rules of a tenant's policy while the farm runs.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(policy_app, name="policy")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, in a documented and versioned schema.")]
 
@@ -130,6 +134,81 @@ def endpoint_remove(name: Annotated[str, typer.Argument(show_default=False)]) ->
 
     delete_endpoint(name)
     print(f"{name} is gone")
+
+
+@app.command()
+def policies(json: Json = False) -> None:
+    """List who may talk to whom, in the order in which it decides."""
+    _show("policies", json)
+
+
+@policy_app.command("add")
+def policy_add(
+    tenant: Annotated[str, typer.Option(help="Whose policy.", show_default=False)],
+    initiator: Annotated[str, typer.Option("--from", help="An endpoint, network or group.", show_default=False)],
+    responder: Annotated[str, typer.Option("--to", help="An endpoint, network or group.", show_default=False)],
+    action: Annotated[Literal["allow", "deny"], typer.Option(show_default=False)],
+    protocol: Annotated[Literal["tcp", "udp", "icmp"] | None, typer.Option(show_default="any")] = None,
+    ports: Annotated[str, typer.Option(help="The responder's, such as 80,443.", show_default="any")] = "",
+    first: Annotated[bool, typer.Option("--first", help="Before the other rules, not after them.")] = False,
+) -> None:
+    """Add a rule. It holds at once, also for live connections."""
+    from .client import change_policy
+
+    rule = {"from": initiator, "to": responder, "action": action, "protocol": protocol, "ports": ports}
+    _show_policies(change_policy(type="add", tenant=tenant, first=first, **rule))
+
+
+@policy_app.command("remove")
+def policy_remove(
+    tenant: Annotated[str, typer.Argument(show_default=False)],
+    number: Annotated[int, typer.Argument(help="As 'nvi policies' lists them.", show_default=False)],
+) -> None:
+    """Remove a rule. That holds at once, also for live connections."""
+    from .client import change_policy
+
+    _show_policies(change_policy(type="remove", tenant=tenant, number=number))
+
+
+@app.command()
+def connect(
+    one: Annotated[str, typer.Argument(help="An endpoint.", show_default=False)],
+    other: Annotated[str, typer.Argument(help="An endpoint of the same tenant.", show_default=False)],
+) -> None:
+    """Let two endpoints talk to each other, whatever else the policy says."""
+    _pair(one, other, True)
+
+
+@app.command()
+def disconnect(
+    one: Annotated[str, typer.Argument(help="An endpoint.", show_default=False)],
+    other: Annotated[str, typer.Argument(help="An endpoint of the same tenant.", show_default=False)],
+) -> None:
+    """Keep two endpoints apart, whatever else the policy says. Their live connections end."""
+    _pair(one, other, False)
+
+
+@app.command()
+def clear(
+    one: Annotated[str, typer.Argument(help="An endpoint.", show_default=False)],
+    other: Annotated[str, typer.Argument(help="An endpoint of the same tenant.", show_default=False)],
+) -> None:
+    """Take back what connect or disconnect has said of two endpoints."""
+    _pair(one, other, None)
+
+
+def _pair(one: str, other: str, connected: bool | None) -> None:
+    from .client import change_policy
+
+    change_policy(type="pair", one=one, other=other, connected=connected)
+    said = {True: "are connected", False: "are disconnected", None: "are as the rest of the policy says"}
+    print(f"{one} and {other} {said[connected]}")
+
+
+def _show_policies(view: dict[str, Any]) -> None:
+    from . import show
+
+    show.policies(view)
 
 
 def _show(what: str, json: bool, **query: str | None) -> dict[str, Any]:

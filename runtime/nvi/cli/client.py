@@ -63,6 +63,12 @@ def delete_endpoint(name: str) -> None:
     _request("DELETE", f"/endpoints/{quote(name, safe='')}")
 
 
+def change_policy(**change: Any) -> dict[str, Any]:
+    """Change a tenant's policy; returns what `nvi policies` shows. Raises CommandError."""
+    answer: dict[str, Any] = _request("POST", "/policies", change)
+    return answer
+
+
 def _request(method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     farm = running_farm()
     connection = _UnixConnection(DEFAULT / "farm.sock")

@@ -31,6 +31,20 @@ def endpoints(view: dict[str, Any]) -> None:
     _table(("endpoint", *columns[1:]), rows, "there are no endpoints; 'nvi endpoint add' adds one")
 
 
+def policies(view: dict[str, Any]) -> None:
+    """`nvi policies`: in the order in which they decide."""
+    rows = []
+    for tenant, policy in view["tenants"].items():
+        rows += [(tenant, pair["action"], " - ".join(pair["endpoints"]), "") for pair in policy["pairs"]]
+        for rule in policy["rules"]:
+            what = " ".join([rule["protocol"] or "any protocol", ",".join(map(str, rule["ports"]))]).strip()
+            rows.append((tenant, f"rule {rule['number']}: {rule['action']}", f"{rule['from']} -> {rule['to']}", what))
+        rows.append((tenant, "allow", "within a network", ""))
+        rows += [(tenant, "allow", f"within group {name}", ", ".join(of)) for name, of in policy["groups"].items()]
+        rows.append((tenant, "deny", "everything else", ""))
+    _table(("tenant", "what", "whom", ""), rows, "there are no tenants")
+
+
 def connections(view: dict[str, Any]) -> None:
     """`nvi connections`."""
     _table(

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -145,6 +146,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make run")
     parser.add_argument("--target", choices=tuple(_MEGABYTES))
     target = parser.parse_args().target
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # in the order of what our children print
     # So that everything is cleaned up, whoever ends us.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _terminate)
