@@ -107,6 +107,8 @@ class Answerer:
         far = await local.directory.endpoint(identity.tenant, far_end.address)
         if far is None or far.host != sender:
             return self._refuse(Reason.FORGED, f"host {sender} has no endpoint {show_address(far_end.address)}")
+        if not local.is_here(near):
+            return self._refuse(Reason.UNKNOWN, f"endpoint {near.endpoint.name} has just gone")
         flow = identity.flow_from(near_end)
         call = Call(identity, tenant, near, far, flow, offer.initiator, offer.first_ttl, offer.resumes)
         if held is not None:
