@@ -106,6 +106,7 @@ def test_no_loss_breaks_an_established_connection(
                     farm.revive_agent(host)
                 case "switch restarts":
                     farm.empty_switch(host)
+                    assert set(farm.entries(host)) == set(before[host]), "the agent still knew all of it"
                 case "entries vanish":
                     farm.take_from_switch(host, [entry.key for entry in before[host]])
             go_on(farm, talks, backwards)

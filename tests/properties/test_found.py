@@ -113,8 +113,19 @@ def test_nothing_of_an_endpoint_comes_out_at_its_port_once_another_is_there(farm
     assert farm.port_of[heir.name] == 16
     farm.offers.latency = 0.0
     farm.open(heir, theirs, TCP)
-    farm.settle(4.0)  # `World` complains of what comes out
+    farm.settle(4.0)
+    farm.send(other, one, Ports(TCP, 7, 7), wire.SYN_ACK)  # `World` complains of what comes out
+    farm.settle()
     farm.rest()
+
+
+def test_refusals_go_with_the_endpoint_that_was_refused(farm: World) -> None:
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    farm.send(one, farm.endpoint("acme", "web", 2, "h1"), Ports(TCP, 7, 7), SYN)
+    farm.settle()
+    assert [type(entry.action) for entry in farm.entries("h0")] == [Drop]
+    farm.remove(one)
+    assert farm.entries("h0") == []
 
 
 def test_what_was_being_written_when_its_endpoint_went_goes_too(farm: World) -> None:

@@ -356,11 +356,15 @@ class World:
         self.run(self.farm.hosts[host].switch.write(updates))
 
     def check_names(self) -> None:
-        """A switch names only hosts that it has had to do with for its endpoints' sake, lately."""
+        """A switch names only hosts that it has had to do with for its endpoints' sake, lately; keys are one's own."""
         now = self.loop.time()
         for name in self.farm.hosts:
             if name in self.dead:
                 continue
+            local = self.farm.hosts[name].agent._local
+            pairs = [each.link.pair for each in local.connections if each.link is not None]
+            assert len(pairs) == len(set(pairs)), f"two connections of {name} have the same keys"
+            assert local.keys._busy.issuperset(pairs), f"the keys of a connection of {name} may be given away"
             for entry in self.entries(name):
                 if not isinstance(entry.action, Rewrite):
                     continue
@@ -378,7 +382,7 @@ class World:
         """With no traffic, nothing is left: entries first, then the keys' quarantine."""
         self.settle(IDLE + SLACK + 2.0 * (not self.calm))
         for name in self.farm.hosts.keys() - self.dead:
-            assert self.entries(name) == [], f"{name} holds entries"
+            assert not (left := self.entries(name)), f"{name} holds {left}"
         self.settle(QUARANTINE + SLACK)
         for name in self.farm.hosts.keys() - self.dead:
             left = self.left_over(name)
