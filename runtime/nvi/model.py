@@ -96,9 +96,9 @@ class Rule(Struct, frozen=True):
     """The responder's, of TCP or UDP; any if empty."""
 
 
-def pair_of(one: str, other: str) -> tuple[str, str]:
-    """The unordered pair of two endpoints' names."""
-    return (one, other) if one < other else (other, one)
+def pair_of(one: str, other: str) -> str:
+    """The name of the unordered pair of two endpoints: both of theirs, in order."""
+    return " ".join(sorted((one, other)))
 
 
 class Tenant(Struct, frozen=True):
@@ -110,7 +110,7 @@ class Tenant(Struct, frozen=True):
     """Members (networks and endpoints, by name) of a group may talk to each other."""
     rules: tuple[Rule, ...] = ()
     """The first that matches decides."""
-    pairs: dict[tuple[str, str], bool] = {}
+    pairs: dict[str, bool] = {}
     """Endpoints that are connected (True) or disconnected (False) whatever else holds, by `pair_of` their names."""
 
     def gateway_mac(self, network: str) -> Mac:

@@ -27,7 +27,7 @@ def judge(tenant: Tenant, initiator: Endpoint, responder: Endpoint, protocol: in
         return Verdict(False, "another tenant")
     pair = pair_of(initiator.name, responder.name)
     if tenant.pairs and (connected := tenant.pairs.get(pair)) is not None:
-        return Verdict(connected, f"{'connect' if connected else 'disconnect'} {pair[0]} {pair[1]}")
+        return Verdict(connected, f"{'connect' if connected else 'disconnect'} {pair}")
     for number, rule in enumerate(tenant.rules, 1):
         if _matches(tenant, rule, initiator, responder, protocol, port):
             return Verdict(rule.allow, f"rule {number}: {describe(rule)}")

@@ -287,3 +287,40 @@ def test_a_hundred_thousand_malformed_packets_install_nothing(farm: Farm):
     assert [host["switch"]["pid"] for host in farm.json("status")["hosts"].values()] == pids
     assert ready(farm)
     assert " 0% packet loss" in farm.exec("acme-web1", "ping", "-c", "2", "-i", "0.2", "10.0.1.2")
+
+
+def test_a_disconnected_pair_is_cut_at_once_and_a_connected_one_talks(farm: Farm, tmp_path: Path):
+    """Also a stream that runs, at both ends; what was refused meanwhile is not remembered."""
+    with (
+        iperf3_server(farm, "acme-web2"),
+        farm.running("acme-web1", "iperf3", "-c", "10.0.1.2", "-t", "30", "-i", "1"),
+    ):
+        time.sleep(3)
+        farm.nvi("disconnect", "acme-web1", "acme-web2")
+        time.sleep(1)
+        with capturing(farm, tmp_path, ("acme-web2", "eth0"), ("acme-web1", "eth0")) as files:
+            time.sleep(3)
+        at_web2, at_web1 = (read(path) for path in files.values())
+        assert not [seen for seen in at_web2 if str(seen.source) == "10.0.1.1"]
+        assert not [seen for seen in at_web1 if str(seen.source) == "10.0.1.2"]
+    with pytest.raises(AssertionError, match="100% packet loss"):
+        farm.exec("acme-web1", "ping", "-c", "1", "-W", "1", "10.0.1.2")
+    farm.nvi("connect", "acme-web1", "acme-web2")
+    assert " 0% packet loss" in farm.exec("acme-web1", "ping", "-c", "1", "-W", "2", "10.0.1.2")
+    farm.nvi("clear", "acme-web1", "acme-web2")
+    assert farm.json("policies")["tenants"]["acme"]["pairs"] == []
+
+
+def test_a_rule_holds_at_once_and_the_restarted_agents_know_it(farm: Farm):
+    with farm.serving("acme-db1", "serve_tcp", 7010), farm.serving("acme-db1", "serve_tcp", 7011):
+        farm.workload("acme-web1", "connect_tcp", "10.0.2.1", "7010")
+        rule = ["--from", "web", "--to", "acme-db1", "--action", "deny", "--protocol", "tcp", "--ports", "7010"]
+        farm.nvi("policy", "add", "--tenant", "acme", *rule)
+        for pid in farm.agent_pids():
+            os.kill(pid, signal.SIGKILL)
+        farm.wait_for(lambda: ready(farm), "agents back")
+        with pytest.raises(AssertionError, match=r"No route to host|refused|Permission"):
+            farm.workload("acme-web1", "connect_tcp", "10.0.2.1", "7010")
+        farm.workload("acme-web1", "connect_tcp", "10.0.2.1", "7011")
+        farm.nvi("policy", "remove", "acme", "1")
+        farm.workload("acme-web1", "connect_tcp", "10.0.2.1", "7010")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nvi.model import derive_mac, read_address, read_mac
+from nvi.model import Rule, derive_mac, read_address, read_mac
 from nvi.topology import TopologyError, load, loads
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +37,11 @@ policies: []
 """
 
 
+def policy(text: str) -> str:
+    """The section with one rule of tenant red, on line 22."""
+    return f"policies:\n  - {{tenant: red, {text}}}"
+
+
 def problems(text: str) -> list[tuple[int, str]]:
     """(line, rest of the message) of everything that is wrong."""
     try:
@@ -54,6 +59,18 @@ def problems(text: str) -> list[tuple[int, str]]:
 @pytest.mark.parametrize("name", ["two-hosts", "leaf-spine"])
 def test_the_examples_load(name: str) -> None:
     assert load(ROOT / "topologies" / f"{name}.yaml").name == name
+
+
+def test_rules_are_in_the_order_of_the_file() -> None:
+    rules = (
+        "policies:\n"
+        "  - {tenant: red, from: web, to: b, protocol: tcp, ports: [80, 443], action: allow}\n"
+        "  - {tenant: red, from: a, to: all, protocol: icmp, action: deny}\n"
+        "  - {tenant: blue, from: c, to: web, action: deny}\n"
+    )
+    tenants = loads(GOOD.replace("policies: []", rules), Path("f.yaml")).tenants
+    assert tenants["red"].rules == (Rule("web", "b", True, 6, (80, 443)), Rule("a", "all", False, 1))
+    assert tenants["blue"].rules == (Rule("c", "web", False),)
 
 
 def test_what_a_file_means() -> None:
@@ -134,7 +151,26 @@ CASES = [
     ("  c: {", "  a: {", 20, "'a' appears twice (first on line 18)"),
     ("  c: {", "  h1: {", 20, "a host has this name too (line 5)"),
     ("ip: 10.0.1.1, host: h1}\n  b", "ip: 10.0.1.1, ip: 10.0.1.2, host: h1}\n  b", 18, "'ip' appears twice"),
-    ("policies: []", "policies: [{action: allow}]", 21, "'policies' is not supported yet"),
+    ("policies: []", "policies: [{action: allow}]", 21, "has no 'tenant'"),
+    ("policies: []", policy("from: web, to: b, action: perhaps"), 22, "unknown action 'perhaps'"),
+    ("policies: []", policy("from: web, to: b"), 22, "has no 'action'"),
+    ("policies: []", policy("from: wbe, to: b, action: deny"), 22, "'wbe'; did you mean 'web'?"),
+    (
+        "policies: []",
+        policy("from: web, to: c, action: deny"),
+        22,
+        "tenant 'red' has no endpoint, network or group 'c'",
+    ),
+    ("policies: []", policy("from: web, to: internet, action: deny"), 22, "'internet' is not supported yet"),
+    ("policies: []", policy("from: web, to: b, action: deny, protocol: gre"), 22, "unknown protocol 'gre'"),
+    ("policies: []", policy("from: web, to: b, action: deny, ports: [80]"), 22, "say tcp or udp"),
+    ("policies: []", policy("from: web, to: b, action: deny, protocol: tcp, ports: [0]"), 22, "'0' is not a port"),
+    (
+        "policies: []",
+        policy("from: web, to: b, action: deny, port: 80"),
+        22,
+        "unknown key 'port'; did you mean 'ports'?",
+    ),
     ("policies: []", "publish: [{port: 80}]", 21, "'publish' is not supported yet"),
     ("policies: []", "internet: {outside: 203.0.113.7}", 21, "'internet' is not supported yet"),
     ("policies: []", "nonsense", 21, "not valid YAML"),

@@ -12,7 +12,7 @@ from ..config import AgentConfig
 from ..directory import Conflict, Directory
 from ..formulation import pair_up, untag
 from ..keys import Pair, Path
-from ..model import ConnectionId, End, Endpoint, Flow, SegmentEnd, show_address
+from ..model import ConnectionId, End, Endpoint, Flow, SegmentEnd, Tenant, show_address
 from ..offers import Offers
 from ..switch import (
     PORT_FIRST_ENDPOINT,
@@ -151,6 +151,10 @@ class Agent:
         except SwitchError as error:
             # What is left is nobody's, and deleted when the agent takes over the switch.
             local.log.warning("endpoint not shut out yet", endpoint=name, error=str(error))
+
+    async def publish_tenant(self, tenant: Tenant) -> None:
+        """A tenant's networks and policy, in place of what they were. They hold at once, for what is live, too."""
+        await self._local.directory.publish_tenant(tenant)
 
     async def _check_endpoint(self, endpoint: Endpoint, port: int) -> None:
         local = self._local

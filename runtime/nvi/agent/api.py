@@ -5,6 +5,7 @@
     GET    /endpoints          {"schema": 1, "endpoints": [...]}
     PUT    /endpoints/{name}   {"tenant", "network", "mac", "address", "port"}; idempotent
     DELETE /endpoints/{name}
+    PUT    /tenants/{name}     nvi.model.Tenant as JSON: its networks and policy, in place of what they were
 
 What cannot be done is answered with `{"error": ...}`, a sentence that says what, where, and what to do about it: 400
 for a request that makes no sense, 404 for what does not exist, 409 for what contradicts what the agent holds, 503 for
@@ -32,7 +33,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..directory import DirectoryError
-from ..model import Endpoint
+from ..model import Endpoint, Tenant
 from ..switch import SwitchError
 from .notation import EndpointProperties, NamedEndpoint
 from .state import StateError
@@ -48,6 +49,9 @@ _log = structlog.get_logger()
 
 class Served(Protocol):
     """What the API asks of an agent."""
+
+    async def publish_tenant(self, tenant: Tenant) -> None:
+        """Takes effect at once, wherever the tenant has endpoints."""
 
     async def add_endpoint(self, endpoint: Endpoint, port: int) -> None:
         """Idempotent. Raises ValueError with a sentence."""
@@ -141,6 +145,17 @@ def application(agent: Served, host: str) -> Starlette:
             raise HTTPException(404, text) from None
         return Response(status_code=204)
 
+    async def put_tenant(request: Request) -> Response:
+        name = request.path_params["name"]
+        try:
+            tenant = msgspec.json.decode(await request.body(), type=Tenant)
+        except ValueError as error:
+            raise HTTPException(400, f"tenant {name} is not understood: {error}") from None
+        if tenant.name != name:
+            raise HTTPException(400, f"this is tenant {tenant.name}, not {name}: put it where it belongs")
+        await agent.publish_tenant(tenant)
+        return Response(status_code=204)
+
     def route(method: str, path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
         return Route(path, _guarded(handler, host), methods=[method])
 
@@ -151,6 +166,7 @@ def application(agent: Served, host: str) -> Starlette:
             route("GET", "/endpoints", endpoints),
             route("PUT", "/endpoints/{name}", put_endpoint),
             route("DELETE", "/endpoints/{name}", delete_endpoint),
+            route("PUT", "/tenants/{name}", put_tenant),
         ],
         exception_handlers={HTTPException: _refuse},
     )
@@ -167,7 +183,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if text in ("Not Found", "Method Not Allowed"):  # Starlette's own words
         text = (
             f"{request.method} {request.url.path} is nothing that this agent does; it answers GET /status, "
-            "/connections and /endpoints, and PUT and DELETE /endpoints/NAME"
+            "/connections and /endpoints, PUT and DELETE /endpoints/NAME, and PUT /tenants/NAME"
         )
     return _json({"error": text}, error.status_code)
 

@@ -46,31 +46,18 @@ def policies(view: dict[str, Any]) -> None:
 
 
 def connections(view: dict[str, Any]) -> None:
-    """`nvi connections`."""
-    _table(
-        ("tenant", "protocol", "initiator", "responder", "on the underlay", "at", "packets", "bytes", "idle s"),
-        (
-            (
-                connection["tenant"],
-                connection["protocol"],
-                _overlay_end(connection["initiator"]),
-                _overlay_end(connection["responder"]),
-                "\n".join(_segment(segment) for segment in connection["segments"]) or "- (same host)",
-                *(
-                    "\n".join(str(use) for use in uses)
-                    for uses in zip(
-                        *(
-                            (host, use["packets"], use["bytes"], f"{use['idle_seconds']:.1f}")
-                            for host, use in connection["hosts"].items()
-                        ),
-                        strict=True,
-                    )
-                ),
-            )
-            for connection in view["connections"]
-        ),
-        "there are no connections: no switch holds anything about another host",
-    )
+    """`nvi connections`: a few lines for each, which fit a terminal of 80 columns."""
+    if not view["connections"]:
+        print("there are no connections: no switch holds anything about another host")
+    for each in view["connections"]:
+        ends = " -> ".join(_overlay_end(each[end]) for end in ("initiator", "responder"))
+        print(f"{each['tenant']} {each['protocol']}: {ends}")
+        for segment in each["segments"]:
+            print(f"    on the underlay: {_segment(segment)}")
+        if not each["segments"]:
+            print("    within one host")
+        for host, use in each["hosts"].items():
+            print(f"    at {host}: {use['packets']} packets, {use['bytes']} bytes, idle {use['idle_seconds']:.1f} s")
 
 
 def status(view: dict[str, Any]) -> None:
@@ -120,7 +107,7 @@ def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     for title in titles:
-        table.add_column(title, justify="right" if title in ("packets", "bytes", "idle s", "port") else "left")
+        table.add_column(title, justify="right" if title == "port" else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
     if not table.row_count:

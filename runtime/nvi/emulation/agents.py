@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 
-from ..model import Endpoint, show_address, show_mac
+from ..model import Endpoint, Tenant, show_address, show_mac
 
 
 class AgentError(Exception):
@@ -57,6 +58,10 @@ class AgentClient:
     async def remove(self, name: str) -> None:
         """Tell the agent that this endpoint is gone. Raises AgentError."""
         await self._request("DELETE", f"/endpoints/{name}")
+
+    async def publish_tenant(self, tenant: Tenant) -> None:
+        """Have the tenant's networks and policy published. Raises AgentError."""
+        await self._request("PUT", f"/tenants/{tenant.name}", msgspec.to_builtins(tenant))
 
     async def close(self) -> None:
         """Close what connections there are."""

@@ -3,6 +3,8 @@
     GET    /status, /hosts, /endpoints, /connections?host=H     as the commands print them with --json
     PUT    /endpoints/{name}     {"tenant", "network", "address", "host", "mac"?}
     DELETE /endpoints/{name}
+    GET    /policies
+    POST   /policies             one of nvi.emulation.policies' changes
 
 What cannot be done is answered with `{"error": sentence}`: 400 for a request that makes no sense, 409 for one that
 contradicts what is there, 503 for what an agent or a command did not do.
@@ -26,6 +28,7 @@ from .agents import AgentError, AgentRefused
 from .farm import Farm
 from .nodes import SetupError
 from .placement import Conflict, Misuse, Request
+from .policies import PolicyChange
 
 
 def application(farm: Farm) -> Starlette:
@@ -53,6 +56,16 @@ def application(farm: Farm) -> Starlette:
     async def delete_endpoint(request: HttpRequest) -> Any:
         await farm.remove(request.path_params["name"])
 
+    async def policies(_: HttpRequest) -> Any:
+        return farm.policies()
+
+    async def change_policy(request: HttpRequest) -> Any:
+        try:
+            wanted = msgspec.json.decode(await request.body(), type=PolicyChange)
+        except msgspec.MsgspecError as error:
+            raise Misuse(f"the request is not understood: {error}") from None
+        return await farm.change_policy(wanted)
+
     def route(method: str, path: str, handler: Callable[[HttpRequest], Awaitable[Any]]) -> Route:
         async def answer(request: HttpRequest) -> Response:
             try:
@@ -74,6 +87,8 @@ def application(farm: Farm) -> Starlette:
             route("GET", "/connections", connections),
             route("PUT", "/endpoints/{name}", put_endpoint),
             route("DELETE", "/endpoints/{name}", delete_endpoint),
+            route("GET", "/policies", policies),
+            route("POST", "/policies", change_policy),
         ]
     )
 

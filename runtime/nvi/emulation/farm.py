@@ -26,6 +26,7 @@ from .agents import AgentClient, AgentError, AgentRefused
 from .nodes import Nodes
 from .placement import Conflict, Misuse, Request, place
 from .plan import endpoint_node, make_plan, spare_interface, switch_ports
+from .policies import PolicyChange, changed
 from .processes import RUN_VARIABLE, ProcessId, Service
 from .rundir import FarmNode, FarmRecord, RunDirectory
 from .targets import Target
@@ -73,6 +74,7 @@ class Farm:
             endpoint.name: Placed(endpoint, self._plan.ports[endpoint.host][endpoint.name])
             for endpoint in topology.endpoints.values()
         }
+        self._tenants = dict(topology.tenants)
         self._switches: dict[str, Service] = {}
         self._agents: Service | None = None
         self._clients: dict[str, AgentClient] = {}
@@ -146,8 +148,7 @@ class Farm:
             await _wait_for(switch, lambda host=host: listens(host), _SWITCH_PATIENCE)  # type: ignore[misc]
 
     async def _start_agents(self) -> None:
-        config = self._directory.path / "agents.json"
-        config.write_bytes(msgspec.json.format(msgspec.json.encode(self._agents_config()), indent=1))
+        config = self._write_agents_config()
         self._clients = {
             host: AgentClient(host, self._directory.of_host(host) / "agent.sock") for host in self._switches
         }
@@ -170,6 +171,13 @@ class Farm:
 
             await _wait_for(self._agents, ready, _AGENT_PATIENCE, of=f"the agent of {host}")
 
+    def _write_agents_config(self) -> Path:
+        """What the agents are told when they start the next time."""
+        path = self._directory.path / "agents.json"
+        new = path.with_suffix(".new")
+        new.write_bytes(msgspec.json.format(msgspec.json.encode(self._agents_config()), indent=1))
+        return new.replace(path)
+
     def _agents_config(self) -> FarmConfig:
         agents = []
         for device_id, host in enumerate(self.topology.hosts.values(), 1):
@@ -187,7 +195,7 @@ class Farm:
         return FarmConfig(
             farm=self.topology.name,
             agents=tuple(agents),
-            tenants=tuple(self.topology.tenants.values()),
+            tenants=tuple(self._tenants.values()),
             idle_timeout=self.topology.idle_timeout,
         )
 
@@ -276,7 +284,22 @@ class Farm:
             self._spares[host].append(placed.port)
             self._publish()
 
+    async def change_policy(self, change: PolicyChange) -> dict[str, Any]:
+        """Change a tenant's policy, which holds at once; returns `policies`. Raises Misuse, Conflict, AgentError."""
+        async with self._changing:
+            endpoints = [placed.endpoint for placed in self._placed.values()]
+            tenant = changed(self._tenants, endpoints, change)
+            # The agents share one directory, so one of them publishes for all.
+            await next(iter(self._clients.values())).publish_tenant(tenant)
+            self._tenants[tenant.name] = tenant
+            self._write_agents_config()
+            return self.policies()
+
     # Views
+
+    def policies(self) -> dict[str, Any]:
+        """`nvi policies --json`."""
+        return views.policies_view(self._tenants.values())
 
     async def status(self) -> dict[str, Any]:
         """`nvi status --json`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from ..model import Endpoint, show_address, show_mac
+from ..model import Endpoint, Protocol, Tenant, show_address, show_mac
 from ..topology import TopologyHost
 
 SCHEMA = 1
@@ -43,6 +43,34 @@ def endpoint_view(endpoint: Endpoint, port: int, pid: int) -> dict[str, Any]:
         "host": endpoint.host,
         "port": port,
         "pid": pid,
+    }
+
+
+def policies_view(tenants: Iterable[Tenant]) -> dict[str, Any]:
+    """`nvi policies --json`: what decides first comes first."""
+    return {
+        "schema": SCHEMA,
+        "tenants": {
+            tenant.name: {
+                "pairs": [
+                    {"endpoints": pair.split(), "action": "connect" if connected else "disconnect"}
+                    for pair, connected in tenant.pairs.items()
+                ],
+                "rules": [
+                    {
+                        "number": number,
+                        "from": rule.initiator,
+                        "to": rule.responder,
+                        "protocol": None if rule.protocol is None else Protocol(rule.protocol).name.lower(),
+                        "ports": list(rule.ports),
+                        "action": "allow" if rule.allow else "deny",
+                    }
+                    for number, rule in enumerate(tenant.rules, 1)
+                ],
+                "groups": {name: list(members) for name, members in tenant.groups.items()},
+            }
+            for tenant in tenants
+        },
     }
 
 

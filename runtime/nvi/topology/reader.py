@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from ipaddress import IPv4Interface, IPv4Network
 
 from msgspec.structs import replace
 
-from ..model import Endpoint, Network, Tenant, derive_mac
+from ..model import Endpoint, Network, Protocol, Rule, Tenant, derive_mac
 from ..suggest import suggest
 from .addresses import overlay_address, overlay_network, underlay_interface, unicast_mac
 from .document import Field, Mapping, Value
 from .model import DEFAULT_IDLE_TIMEOUT, Topology, TopologyHost
 from .problems import Report
 from .record import NAME_RULE, Record, name_works
+from .rules import named, ports_of, protocol_of
 
 _LONGEST_IDLE_TIMEOUT = 86400.0
 
@@ -24,8 +26,8 @@ class Reader:
     def __init__(self, report: Report, root: Value) -> None:
         self.report = report
         self.lines: dict[str, int] = {}
-        known = ("name", "idle_timeout", "sites", "hosts", "tenants", "endpoints")
-        later = ("internet", "policies", "publish")
+        known = ("name", "idle_timeout", "sites", "hosts", "tenants", "endpoints", "policies")
+        later = ("internet", "publish")
         self._top = Record(report, "topology", Field(1, root), known, later=later)
         self._host_names: list[str] = []
         self._owners: dict[str, str | None] = {}
@@ -43,13 +45,14 @@ class Reader:
         }
         tenants = {tenant: Tenant(tenant, self._networks(tenant, record)) for tenant, record in records.items()}
         endpoints = self._endpoints(tenants)
+        tenants = {
+            name: replace(tenant, groups=self._groups(tenant, records[name])) for name, tenant in tenants.items()
+        }
         return Topology(
             name=name or "unnamed",
             sites=tuple(sites),
             hosts=hosts,
-            tenants={
-                name: replace(tenant, groups=self._groups(tenant, records[name])) for name, tenant in tenants.items()
-            },
+            tenants=self._policies(tenants),
             endpoints=endpoints,
             idle_timeout=self._idle_timeout(),
         )
@@ -89,7 +92,7 @@ class Reader:
         example = "write ADDRESS/LENGTH, such as 172.16.1.1/24"
         field = host.require("underlay", "give it an address in the underlay, such as 'underlay: 172.16.1.1/24'")
         result: list[IPv4Interface] = []
-        for item in host.items(field) if field else ():
+        for item in _items(host, field):
             interface = host.parse(item, "underlay", underlay_interface, example)
             if interface is None:
                 continue
@@ -193,6 +196,43 @@ class Reader:
                     chosen.append(member)
             groups[name] = tuple(chosen)
         return groups
+
+    def _policies(self, tenants: dict[str, Tenant]) -> dict[str, Tenant]:
+        """The tenants with their rules, in the order of the file."""
+        field = self._top.get("policies")
+        for item in _items(self._top, field):
+            keys = ("tenant", "from", "to", "protocol", "ports", "action")
+            record = Record(self.report, "policy", item, keys)
+            owner = record.choose(record.require("tenant", "say whose it is: 'tenant: TENANT'"), "tenant", tenants)
+            tenant = None if owner is None else tenants[owner]
+            ends = [self._rule_end(record, key, tenant) for key in ("from", "to")]
+            actions = ["allow", "deny"]
+            action = record.choose(record.require("action", "add 'action: allow' or 'action: deny'"), "action", actions)
+            protocol_field, ports_field = record.get("protocol"), record.get("ports")
+            protocol = record.choose(protocol_field, "protocol", [each.name.lower() for each in Protocol])
+            texts = [record.parse(port, "ports", str, "write numbers") for port in _items(record, ports_field)]
+            ports = None
+            try:
+                ports = ports_of([text for text in texts if text is not None], protocol)
+            except ValueError as error:
+                record.add(ports_field.line if ports_field else item.line, f"'ports': {error}", "such as [80, 443]")
+            if tenant is not None and ends[0] and ends[1] and action and ports is not None:
+                rule = Rule(ends[0], ends[1], action == "allow", protocol_of(protocol), ports)
+                tenants[tenant.name] = replace(tenant, rules=(*tenant.rules, rule))
+        return tenants
+
+    def _rule_end(self, record: Record, key: str, tenant: Tenant | None) -> str | None:
+        field = record.require(key, f"add '{key}: NAME' of an endpoint, a network or a group")
+        if tenant is None:
+            return None
+        mine = [name for name, owner in self._owners.items() if owner == tenant.name]
+        return record.parse(
+            field, key, lambda text: named(tenant, mine, text), "name an endpoint, a network or a group"
+        )
+
+
+def _items(record: Record, field: Field | None) -> Iterator[Field]:
+    return iter(()) if field is None else record.items(field)
 
 
 def _addresses(cidr: IPv4Network | None) -> str:

@@ -1,0 +1,45 @@
+"""What people write in the rules of a policy, read strictly. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ..model import Protocol, Tenant
+from ..suggest import suggest
+
+
+def named(tenant: Tenant, endpoints: Iterable[str], name: str) -> str:
+    """A name in a rule, if it means one thing. Raises ValueError."""
+    kinds = {"endpoint": list(endpoints), "network": list(tenant.networks), "group": list(tenant.groups)}
+    found = [kind for kind, names in kinds.items() if name in names]
+    if len(found) > 1:
+        raise ValueError(f"{name!r} is both {found[0]} and {found[1]} of tenant {tenant.name!r}: rename one")
+    if not found and name == "internet":
+        raise ValueError("'internet' is not supported yet")
+    if not found:
+        known = [each for names in kinds.values() for each in names]
+        hint = suggest(name, known, noun="endpoint, network or group")
+        raise ValueError(f"tenant {tenant.name!r} has no endpoint, network or group {name!r}; {hint}")
+    return name
+
+
+def protocol_of(name: str | None) -> int | None:
+    """The number of a protocol that a rule may name. Raises ValueError."""
+    if name is None:
+        return None
+    try:
+        return int(Protocol[name.upper()])
+    except KeyError:
+        raise ValueError(f"unknown protocol {name!r}: use tcp, udp or icmp, or none for all") from None
+
+
+def ports_of(ports: Iterable[str], protocol: str | None) -> tuple[int, ...]:
+    """The ports of a rule. Raises ValueError."""
+    numbers = []
+    for text in ports:
+        if not text.strip().isascii() or not text.strip().isdigit() or not 1 <= int(text) <= 65535:
+            raise ValueError(f"{text.strip()!r} is not a port: use numbers from 1 to 65535")
+        numbers.append(int(text))
+    if numbers and protocol not in ("tcp", "udp"):
+        raise ValueError("ports are those of a protocol: say tcp or udp")
+    return tuple(numbers)
