@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from nvi.keys import Pair, Path
+from nvi.model import ConnectionId, End, Flow, SegmentEnd
+from nvi.offers import VERSION, Offer, Reason, Refuse, Stamp
 from nvi.switch import Drop, DropReason, NeighbourEntry, Operation, Update
 from properties import wire
 from properties.wire import SYN, TCP, UDP, Ports
@@ -106,13 +108,14 @@ def test_nothing_of_an_endpoint_comes_out_at_its_port_once_another_is_there(farm
     theirs = farm.add(farm.endpoint("globex", "web", 2, "h1"))
     farm.offers.latency = 1.0
     farm.offers.to_lose = ["question"] if lost else []
+    farm.calm = False
     farm.send(one, other, Ports(TCP, 7, 7), SYN)
     farm.settle(0.0)
     farm.remove(one)
     heir = farm.add(farm.endpoint("globex", "web", 1, "h0"))
     assert farm.port_of[heir.name] == 16
     farm.offers.latency = 0.0
-    farm.open(heir, theirs, TCP)
+    farm.deliver(heir, theirs, Ports(TCP, 7, 7), SYN)
     farm.settle(4.0)
     farm.send(other, one, Ports(TCP, 7, 7), wire.SYN_ACK)  # `World` complains of what comes out
     farm.settle()
@@ -215,3 +218,30 @@ def test_a_dead_agent_does_nothing_any_more(farm: World) -> None:
     farm.settle(10.0)
     assert writes == []
     assert len(old._refusals) == 0
+
+
+def test_each_end_judges_by_itself(farm: World) -> None:
+    """An agent that has another policy in mind, or none, gets nothing from its peer."""
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "db", 2, "h1"))
+    initiator = End(one.address, 7)
+    identity = ConnectionId.of("acme", Flow(one.address, other.address, TCP, 7, 80))
+    address = farm.farm.hosts["h0"].host.addresses[0]
+    end = SegmentEnd("h0", "here", address, address, 20001)
+    offer = Offer(VERSION, Stamp(9, 9), identity, initiator, 64, end)
+    reply = farm.run(farm.offers.request("h0", "h1", offer))
+    assert isinstance(reply, Refuse) and reply.reason is Reason.DENIED
+    assert farm.entries("h1") == []
+
+
+def test_an_agent_adopts_nothing_of_an_endpoint_that_its_successor_has_replaced(farm: World) -> None:
+    """It died between forgetting an endpoint and deleting its entries; the port has been given away since."""
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    farm.open(one, other, TCP)
+    farm.kill_agent("h0")
+    state = farm.farm.hosts["h0"].state
+    state.remove(one.name)
+    state.put(farm.endpoint("acme", "web", 3, "h0"), 16)
+    farm.revive_agent("h0")
+    assert farm.entries("h0") == []

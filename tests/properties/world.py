@@ -356,7 +356,10 @@ class World:
         self.run(self.farm.hosts[host].switch.write(updates))
 
     def check_names(self) -> None:
-        """A switch names only hosts that it has had to do with for its endpoints' sake, lately; keys are one's own."""
+        """A switch names only hosts that it has had to do with for its endpoints' sake, lately.
+
+        And it admits its endpoints and nobody else; the keys of each connection are its own.
+        """
         now = self.loop.time()
         for name in self.farm.hosts:
             if name in self.dead:
@@ -365,6 +368,9 @@ class World:
             pairs = [each.link.pair for each in local.connections if each.link is not None]
             assert len(pairs) == len(set(pairs)), f"two connections of {name} have the same keys"
             assert local.keys._busy.issuperset(pairs), f"the keys of a connection of {name} may be given away"
+            guard = {(each.port, each.mac) for each in self.run(self.farm.hosts[name].switch.read_guard())}
+            here = {(self.port_of[each.name], each.mac) for each in self.here.values() if each.host == name}
+            assert guard == here, f"{name} admits {guard - here}, and not {here - guard}"
             for entry in self.entries(name):
                 if not isinstance(entry.action, Rewrite):
                     continue
