@@ -11,7 +11,7 @@ from ..emulation import preflight, targets
 from ..emulation.__main__ import READY
 from ..emulation.farm import Farm
 from ..emulation.rundir import DEFAULT, RunDirectory, RunError, State, explain, inspect
-from ..emulation.supervisor import supervise
+from ..emulation.supervisor import interruptible, supervise
 from ..emulation.targets import Target
 from ..topology import Topology, TopologyError, load
 from .errors import FAILED, MISUSE, CommandError
@@ -78,6 +78,7 @@ def _foreground(topology: Topology, file: Path, target: Target) -> int:
     def ready(_: Farm) -> None:
         _say(f"The farm is up. Ctrl-C ends it. In another terminal:\n{_hints(topology)}")
 
+    interruptible()
     try:
         directory = RunDirectory.create(DEFAULT)
     except RunError as error:
@@ -86,10 +87,19 @@ def _foreground(topology: Topology, file: Path, target: Target) -> int:
 
 
 def _background(file: Path, target: Target) -> int:
-    # Whoever interrupts us means the farm.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
     argv = [sys.executable, "-m", "nvi.emulation", str(file), "--target", target]
+    process: subprocess.Popen[str] | None = None
+    interrupted = False
+
+    def interrupt(*_: object) -> None:
+        """Whoever interrupts us while the farm comes up means the farm."""
+        nonlocal interrupted
+        interrupted = True
+        if process is not None:
+            process.terminate()
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
     process = subprocess.Popen(
         argv,
         stdin=subprocess.DEVNULL,
@@ -98,21 +108,16 @@ def _background(file: Path, target: Target) -> int:
         text=True,
         start_new_session=True,
     )
+    if interrupted:
+        process.terminate()
     assert process.stdout is not None
-    interrupted = False
-    while True:
-        try:
-            line = process.stdout.readline()
-        except KeyboardInterrupt:
-            interrupted = True
-            process.terminate()
-            continue
+    for line in process.stdout:
         if line.rstrip("\n") == READY and not interrupted:
             _say(f"The farm is up, in the background (pid {process.pid}):\n{_hints(_load(file))}")
             return 0
-        if not line:
-            return process.wait() or FAILED
         _say(line.rstrip("\n"))
+    status = process.wait()
+    return status if status > 0 else FAILED
 
 
 def _hints(topology: Topology) -> str:

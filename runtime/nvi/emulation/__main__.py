@@ -13,7 +13,7 @@ from pathlib import Path
 from ..topology import load
 from .farm import Farm
 from .rundir import DEFAULT, RunDirectory, RunError
-from .supervisor import supervise
+from .supervisor import interruptible, supervise
 from .targets import TARGETS
 
 READY = "\x06"
@@ -26,6 +26,7 @@ def main() -> int:
     parser.add_argument("file", type=Path)
     parser.add_argument("--target", choices=TARGETS, required=True)
     options = parser.parse_args()
+    interruptible()
     try:
         directory = RunDirectory.create(DEFAULT)
     except RunError as error:
@@ -46,4 +47,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

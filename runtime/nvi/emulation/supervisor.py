@@ -14,6 +14,14 @@ from .nodes import SetupError
 from .rundir import RunDirectory
 from .targets import Target
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def interruptible() -> None:
+    """Let what ends us be a KeyboardInterrupt, from before the run directory is made until `supervise` listens."""
+    for number in _SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
 
 def supervise(
     topology: Topology,
@@ -43,7 +51,7 @@ async def _supervise(
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
     farm = Farm(topology, file, target, directory, say)
     control = Control(farm, directory.path / "farm.sock")
