@@ -153,6 +153,10 @@ class Connector:
             match await local.offers.request(me.name, host.name, offer):
                 case Accept() as accept:
                     link = Link(host.name, mine, accept.end, Pair(path, mine.port, accept.end.port))
+                    held = local.connections.get(call.identity)
+                    if held is not None and held.link == link:
+                        # A packet of the peer's was faster than its word, and we have asked what it is of.
+                        return
                     if plausible(accept.end, host) and local.keys.take(link.pair):
                         if (accept.initiator, accept.first_ttl) != (call.initiator, call.first_ttl):
                             call = replace(call, initiator=accept.initiator, first_ttl=accept.first_ttl)

@@ -35,6 +35,10 @@ PER_ENDPOINT = CONNECTIONS_SIZE // 4
 """Entries that one endpoint's connections may take up."""
 
 
+SUPERSEDED_SECONDS = 1.0
+"""How long to wait for a later state of the same connection."""
+
+
 class Denied(Refused):
     """A connection that is refused, and how the switch is to count its packets."""
 
@@ -143,8 +147,12 @@ class Joiner:
             verdict = await self._verdict(connection)
             if not verdict.allowed:
                 raise Denied(DropReason.DENIED, verdict.rule)
-            if local.connections.get(connection.id) is not connection:
+            current = local.connections.get(connection.id)
+            if current is None:
                 raise Refused("ended before it was written")
+            if current is not connection:
+                await self._superseded(connection)
+                return
             # The way in before the way out: no packet leaves whose answer could not come back.
             await local.put((second, first))
         except (Refused, SwitchError, DirectoryError):
@@ -161,6 +169,14 @@ class Joiner:
         waiting = self.waiting.get(connection.id)
         if waiting is not None:
             waiting.settled.set()
+
+    async def _superseded(self, connection: Connection) -> None:
+        """Wait until the later state of the same connection is written, by whoever heard of it."""
+        waiting = self.waiting.get(connection.id)
+        if waiting is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SUPERSEDED_SECONDS):
+                    await waiting.settled.wait()
 
     async def restore(self, connection: Connection) -> None:
         """Write again what has vanished from the switch. Raises SwitchError."""
