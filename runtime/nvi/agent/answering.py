@@ -64,7 +64,8 @@ class Answerer:
         of_sender = held is not None and held.link is not None and held.link.peer == sender
         if held is not None and of_sender and offer.stamp < held.stamp:
             return self._refuse(Reason.STALE, f"a later offer has the stamp {held.stamp}")
-        if held is None and offer.connection in self._joiner.waiting and local.host.name < sender:
+        crosses = held is None and offer.peer_port is None and offer.connection in self._joiner.waiting
+        if crosses and local.host.name < sender:
             return self._refuse(Reason.CROSSED, f"the offer of {local.host.name} goes first")
         self._joining.add(offer.connection)
         try:
@@ -81,6 +82,7 @@ class Answerer:
         if isinstance(call, Refuse):
             return call
         hop = await local.underlay.next_hop(offer.end.seen_address)
+        held = local.connections.get(offer.connection)  # it may have come about meanwhile
         if held is not None and held.link is not None and held.link.yours == offer.end:
             pair = held.link.pair
         else:

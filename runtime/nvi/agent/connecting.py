@@ -156,6 +156,7 @@ class Connector:
                     held = local.connections.get(call.identity)
                     if held is not None and held.link == link:
                         # A packet of the peer's was faster than its word, and we have asked what it is of.
+                        await _settled(waiting)
                         return
                     if plausible(accept.end, host) and local.keys.take(link.pair):
                         if (accept.initiator, accept.first_ttl) != (call.initiator, call.first_ttl):
