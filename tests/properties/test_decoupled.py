@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from properties.wire import ACK, ECHO_REPLY, ECHO_REQUEST, ICMP, TCP, UDP
+from properties.wire import ACK, ECHO_REPLY, ECHO_REQUEST, ICMP, SYN, TCP, UDP, Ports
 from properties.world import Conversation, World
 
 PROTOCOLS = st.sampled_from((TCP, UDP, ICMP))
@@ -118,7 +118,7 @@ def test_no_loss_breaks_an_established_connection(
                 assert set(farm.entries(name)) == set(entries), f"{loss} of {host} left its mark on {name}"
 
 
-@settings(max_examples=60)
+@settings(max_examples=max(200, settings.default.max_examples))
 @given(st.lists(st.integers(0, 1), min_size=1, max_size=2, unique=True), st.booleans(), st.booleans(), st.booleans())
 def test_tcp_resumes_when_everybody_has_forgotten(
     emptied: list[int], routed: bool, backwards: bool, same_host: bool
@@ -135,4 +135,23 @@ def test_tcp_resumes_when_everybody_has_forgotten(
             farm.revive_agent(f"h{number}")
         go_on(farm, [talk], backwards)
         assert [len(farm.entries(name)) for name in ("h0", "h1")] == [2, 0 if same_host else 2]
+        farm.rest()
+
+
+@settings(max_examples=max(200, settings.default.max_examples))
+@given(st.sampled_from((0.0, 0.02)), st.integers(0, 1 << 16), st.sampled_from((TCP, UDP)), st.floats(0, 0.04))
+def test_offers_that_cross_make_one_connection(latency: float, seed: int, protocol: int, later: float) -> None:
+    """Both ends open it, at nearly the same time."""
+    with world(2, latency, seed) as farm:
+        one, other = (farm.add(farm.endpoint("acme", "web", 1 + n, f"h{n}")) for n in range(2))
+        ports = Ports(protocol, 7, 8)
+        sent = [farm.send(one, other, ports, SYN)]
+        if later > 0.001:
+            farm.settle(later)
+        sent.append(farm.send(other, one, ports.reversed(), SYN))
+        farm.settle()
+        assert [farm.arrived[serial] for serial in sent] == [1, 1]
+        (here,), (there,) = (farm.run(farm.farm.hosts[name].agent.connections()) for name in ("h0", "h1"))
+        assert here["segments"] == there["segments"]
+        assert [len(farm.entries(name)) for name in ("h0", "h1")] == [2, 2]
         farm.rest()

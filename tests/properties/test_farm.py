@@ -214,4 +214,4 @@ class FarmMachine(RuleBasedStateMachine):
 
 
 TestFarm = FarmMachine.TestCase
-TestFarm.settings = settings(max_examples=max(500, settings.default.max_examples), stateful_step_count=30)
+TestFarm.settings = settings(max_examples=max(1000, settings.default.max_examples), stateful_step_count=30)

@@ -111,6 +111,8 @@ def test_nothing_of_an_endpoint_comes_out_at_its_port_once_another_is_there(farm
     farm.calm = False
     farm.send(one, other, Ports(TCP, 7, 7), SYN)
     farm.settle(0.0)
+    while not lost and not farm.entries("h1"):
+        farm.settle(0.01)  # until the peer has accepted, and its word is on the way back
     farm.remove(one)
     heir = farm.add(farm.endpoint("globex", "web", 1, "h0"))
     assert farm.port_of[heir.name] == 16
