@@ -47,7 +47,7 @@ digest() { cat "$@" | cksum; }
 
 if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     # Without what is only recommended: for mininet that is Open vSwitch, which nothing here uses.
-    set -- mininet net-tools iproute2 ethtool iputils-ping curl iperf3 tcpdump
+    set -- mininet net-tools iproute2 procps ethtool iputils-ping curl iperf3 tcpdump
     [ -n "$(find_python)" ] || set -- python3 python3-venv "$@"
     install_packages "$@"
 else

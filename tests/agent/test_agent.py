@@ -345,3 +345,22 @@ async def test_rules_are_judged_in_the_initiators_orientation(farm):
     assert list(await exchange(farm, "acme-lab1", answer)) == ["acme-web1"]
     assert list(await exchange(farm, "acme-lab1", tcp("acme-lab1", "acme-web1"))) == ["acme-lab1"]
     assert list(await exchange(farm, "acme-web1", tcp("acme-web1", "acme-lab1", dport=81))) == ["acme-web1"]
+
+
+async def test_an_endpoint_that_comes_while_the_switch_is_taken_over_is_admitted(farm):
+    host = farm.hosts["h2"]
+    late = Endpoint("acme-late", "acme", "web", derive_mac("late"), read_address("10.0.1.9"), "h2")
+    read, added = host.switch.read_connections, asyncio.Event()
+
+    async def slow_read():
+        await added.wait()
+        return await read()
+
+    host.switch.read_connections = slow_read
+    host.switch.on_primary(False)
+    host.switch.on_primary(True)
+    await farm.settle()
+    await farm.add_endpoint(late, 20)
+    added.set()
+    await farm.settle()
+    assert {entry.port for entry in await host.switch.read_guard()} == {16, 17, 20}

@@ -234,11 +234,11 @@ class Agent:
         """Make the switch hold what it should: adopt what is there, write what is missing, delete the rest."""
         local = self._local
         try:
-            await self._take_over_guard()
-            for port in (PORT_UNDERLAY, *local.by_port):
-                await local.switch.set_punt_limit(port, self._punt_rate, self._punt_rate)
+            ports = await self._take_over_ports()
             await self._neighbours.forget_all(await local.switch.read_neighbours())
             adopted, rewritten, deleted = await self._take_over_connections()
+            while ports != local.by_port:  # endpoints came or went meanwhile, and nobody else has told the switch
+                ports = await self._take_over_ports()
         except SwitchError as error:
             local.log.warning("switch not taken over", error=str(error))
             if self._primary:
@@ -255,18 +255,23 @@ class Agent:
         for peer in {each.link.yours.seen_address for each in local.connections if each.link is not None}:
             local.spawn(self._redirect(peer))
 
-    async def _take_over_guard(self) -> None:
+    async def _take_over_ports(self) -> dict[int, Attachment]:
+        """Guard and punt limits. Returns the endpoints that they are for."""
         local = self._local
+        ports = dict(local.by_port)
         there = await local.switch.read_guard()
         for entry in there:
             attachment = local.by_port.get(entry.port)
             if attachment is not None and attachment.endpoint.mac == entry.mac:
                 self._neighbours.adopt_network(attachment.endpoint, entry.network)
-        wanted = [entry for attachment in local.by_port.values() for entry in self._guard_of(attachment)]
+        wanted = [entry for attachment in ports.values() for entry in self._guard_of(attachment)]
         wrong = [Update(Operation.DELETE, entry) for entry in there if entry not in wanted]
         missing = [Update(Operation.INSERT, entry) for entry in wanted if entry not in there]
         if wrong or missing:
             await local.switch.write([*wrong, *missing])
+        for port in (PORT_UNDERLAY, *ports):
+            await local.switch.set_punt_limit(port, self._punt_rate, self._punt_rate)
+        return ports
 
     async def _take_over_connections(self) -> tuple[int, int, int]:
         """Returns how many connections were adopted, how many entries written again, how many deleted."""
