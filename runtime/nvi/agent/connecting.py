@@ -18,7 +18,7 @@ from ..offers import VERSION, Accept, NoAnswer, Offer, Reason, Refuse
 from ..packets import ECHO_PORT, MalformedPacket, Packet, parse, time_exceeded
 from ..policy import judge
 from ..switch import ConnectionKey, DropReason, SwitchError
-from .connections import Attachment, Link
+from .connections import Attachment, Connection, Link
 from .joining import Call, Denied, Joiner, Waiting
 from .local import Local, Refused
 from .refusals import Refusals
@@ -112,6 +112,7 @@ class Connector:
     async def _plug(self, near: Attachment, packet: Packet, identity: ConnectionId, waiting: Waiting) -> None:
         local = self._local
         flow = packet.flow
+        before = local.connections.get(identity)
         tenant = await local.tenant(near.endpoint.tenant)
         far = await local.directory.endpoint(tenant.name, flow.destination)
         if not local.is_here(near):
@@ -128,7 +129,7 @@ class Connector:
         initiator = End(flow.source, flow.l4_source) if near_opened else End(flow.destination, flow.l4_destination)
         call = Call(identity, tenant, near, far, flow, initiator, packet.ttl, resumes)
         if far.host != local.host.name:
-            await self._plug_across(call, waiting)
+            await self._plug_across(call, waiting, before)
             return
         there = local.by_name.get(far.name)
         if there is None or there.endpoint != far:
@@ -137,7 +138,8 @@ class Connector:
             raise Refused("an answer to nothing that is remembered")
         await self._joiner.join_here(call, there)
 
-    async def _plug_across(self, call: Call, waiting: Waiting) -> None:
+    async def _plug_across(self, call: Call, waiting: Waiting, before: Connection | None) -> None:
+        """`before`: what was held of the connection when its packet came."""
         local = self._local
         me = local.host
         host = await local.directory.host(call.far.host)
@@ -146,6 +148,10 @@ class Connector:
         hop = await local.underlay.next_hop(host.addresses[0])
         path = Path(hop.source, host.addresses[0], call.flow.protocol)
         for _ in range(ATTEMPTS):
+            if local.connections.get(call.identity) not in (None, before):
+                # The peer's own offer has come meanwhile: another one would only undo what is agreed.
+                await _settled(waiting)
+                return
             mine = SegmentEnd(me.name, me.site, hop.source, hop.source, self._propose(path, call))
             stamp = local.stamp()
             offer = Offer(VERSION, stamp, call.identity, call.initiator, call.first_ttl, mine, resumes=call.resumes)
