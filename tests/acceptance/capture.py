@@ -88,7 +88,10 @@ def capturing(farm: Farm, directory: Path, *places: tuple[str, str]) -> Iterator
         processes = [
             stack.enter_context(
                 farm.running(
-                    where, "tcpdump", "-U", "-s", "0", "-B", "65536", "-Z", "root", "-i", interface, "-w", str(path)
+                    where,
+                    "tcpdump",
+                    "-U",
+                    "--immediate-mode",  # else the kernel keeps packets for up to a second "-s", "0", "-B", "65536", "-Z", "root", "-i", interface, "-w", str(path)
                 )
             )
             for (where, interface), path in files.items()

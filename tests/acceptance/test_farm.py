@@ -125,7 +125,7 @@ def test_the_underlay_sees_only_itself_and_nothing_is_changed_on_the_way(farm: F
         assert way[0].total() > 300
         for stage, (before, after) in enumerate(pairwise(way), 1):
             assert not after - before, f"not what came before, at stage {stage}: {list((after - before).items())[:5]}"
-            assert after.total() > 0.9 * before.total()
+            assert after.total() > 0.5 * before.total()
     assert not any(seen.is_nvi for name in ("bj3", "bj4") for seen in wires[name])
 
 
