@@ -16,6 +16,9 @@ from .farm import Farm
 
 KEYS = range(20000, 32768)
 
+# Immediate mode, or the kernel keeps packets for up to a second.
+_TCPDUMP = ("tcpdump", "-U", "--immediate-mode", "-s", "0", "-B", "65536", "-Z", "root")
+
 
 @dataclass(frozen=True)
 class Seen:
@@ -86,14 +89,7 @@ def capturing(farm: Farm, directory: Path, *places: tuple[str, str]) -> Iterator
     files = {place: directory / f"{place[0]}-{place[1]}.pcap" for place in places}
     with contextlib.ExitStack() as stack:
         processes = [
-            stack.enter_context(
-                farm.running(
-                    where,
-                    "tcpdump",
-                    "-U",
-                    "--immediate-mode",  # else the kernel keeps packets for up to a second "-s", "0", "-B", "65536", "-Z", "root", "-i", interface, "-w", str(path)
-                )
-            )
+            stack.enter_context(farm.running(where, *_TCPDUMP, "-i", interface, "-w", str(path)))
             for (where, interface), path in files.items()
         ]
         farm.wait_for(lambda: all(path.exists() and path.stat().st_size >= 24 for path in files.values()), "tcpdump")
