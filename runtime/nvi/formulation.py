@@ -7,6 +7,8 @@ with one entry for each direction. `join` is that sentence; everything else here
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
+from hashlib import blake2s
 
 from msgspec import Struct
 
@@ -61,14 +63,25 @@ def underlay_side(outgoing: Flow, source_mac: Mac, next_hop: Mac) -> Side:
 _TAG_FROM_INITIATOR = 1
 
 
-def tag(from_initiator: bool, first_ttl: int) -> int:
-    """What an entry does not say but a restarted agent needs: is its flow the initiator's; the first packet's TTL."""
-    return first_ttl << 8 | (_TAG_FROM_INITIATOR if from_initiator else 0)
+def tag(from_initiator: bool, first_ttl: int, tenant: str) -> int:
+    """What an entry does not say but a restarted agent needs, in 64 bits.
+
+    Is its flow the initiator's; the first packet's TTL; and a mark of the tenant, for its ports and addresses may have
+    become another one's.
+    """
+    return _mark(tenant) << 32 | first_ttl << 8 | (_TAG_FROM_INITIATOR if from_initiator else 0)
 
 
-def untag(tag: int) -> tuple[bool, int]:
-    """The opposite of `tag`: (from_initiator, first_ttl)."""
+def untag(tag: int, tenant: str) -> tuple[bool, int] | None:
+    """The opposite of `tag`: (from_initiator, first_ttl); None if the entry is another tenant's."""
+    if tag >> 32 != _mark(tenant):
+        return None
     return bool(tag & _TAG_FROM_INITIATOR), tag >> 8 & 0xFF
+
+
+@cache
+def _mark(tenant: str) -> int:
+    return int.from_bytes(blake2s(tenant.encode(), digest_size=4).digest())
 
 
 def pair_up(

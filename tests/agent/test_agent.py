@@ -364,3 +364,17 @@ async def test_an_endpoint_that_comes_while_the_switch_is_taken_over_is_admitted
     added.set()
     await farm.settle()
     assert {entry.port for entry in await host.switch.read_guard()} == {16, 17, 20}
+
+
+async def test_entries_of_another_tenant_are_not_adopted_though_port_and_addresses_agree(farm):
+    """The agent died when it had forgotten an endpoint, but not deleted its entries; then the port was reused."""
+    await exchange(farm, "acme-web1", tcp("acme-web1", "acme-web2"))
+    host = farm.hosts["h1"]
+    for name in ("acme-web1", "acme-web3", "globex-web1"):
+        host.state.remove(name)
+        await farm.directory.withdraw_endpoint(ENDPOINTS[name][0])
+    acme = ENDPOINTS["acme-web1"][0]
+    host.state.put(Endpoint("globex-new", "globex", "web", acme.mac, acme.address, "h1"), 16)
+    await farm.restart_agent("h1")
+    assert [endpoint.name for endpoint, _ in farm.hosts["h1"].agent.endpoints()] == ["globex-new"]
+    assert await entries(farm, "h1") == 0

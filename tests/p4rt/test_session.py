@@ -106,7 +106,7 @@ async def test_nobody_listens(connect: Connect) -> None:
     agent = connect()
     with pytest.raises(SwitchError, match=r"no switch listens at unix:/.*: start it or correct the address"):
         await agent.session.start(patience=0.1)
-    assert agent.session.state.condition is Condition.CLOSED
+    assert agent.session.state.condition is Condition.UNREACHABLE
     assert agent.primary == []
 
 

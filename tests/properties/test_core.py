@@ -108,7 +108,7 @@ def joined(draw: st.DrawFn) -> list[tuple[ConnectionEntry, ConnectionEntry]]:
         taken.add((port, flow))
         side = endpoint_side(TENANT, one, port, other, flow, 64)
         out = Flow(HOSTS[0][0], peer, flow.protocol, mine, theirs)
-        tags = tag(True, 64), tag(False, 64)
+        tags = tag(True, 64, "red"), tag(False, 64, "red")
         pairs.append(join(side, underlay_side(out, HOSTS[0][1], mac), 30.0, tags))
     return pairs
 
@@ -159,7 +159,10 @@ def test_entries_that_lead_elsewhere_are_no_pair(data: st.DataObject) -> None:
 
 @given(st.booleans(), st.integers(0, 255))
 def test_a_tag_says_what_a_restarted_agent_needs(from_initiator: bool, ttl: int) -> None:
-    assert untag(tag(from_initiator, ttl)) == (from_initiator, ttl)
+    told = tag(from_initiator, ttl, "red")
+    assert told < 1 << 64
+    assert untag(told, "red") == (from_initiator, ttl)
+    assert untag(told, "blue") is None
 
 
 @given(st.data())

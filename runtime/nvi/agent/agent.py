@@ -307,7 +307,10 @@ class Agent:
         if near is None or (near.endpoint.mac, near.endpoint.address) != (out.key.source_mac, out.key.flow.source):
             return None
         flow = out.key.flow
-        from_initiator, first_ttl = untag(out.tag)
+        told = untag(out.tag, near.endpoint.tenant)
+        if told is None:
+            return None
+        from_initiator, first_ttl = told
         opener = flow if from_initiator else flow.reversed()
         identity = ConnectionId.of(near.endpoint.tenant, flow)
         initiator = End(opener.source, opener.l4_source)

@@ -307,4 +307,5 @@ class Joiner:
 
 
 def _tags(call: Call) -> tuple[int, int]:
-    return tag(call.opened_here, call.first_ttl), tag(not call.opened_here, call.first_ttl)
+    opened_here, first_ttl, tenant = call.opened_here, call.first_ttl, call.identity.tenant
+    return tag(opened_here, first_ttl, tenant), tag(not opened_here, first_ttl, tenant)

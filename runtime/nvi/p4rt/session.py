@@ -96,6 +96,7 @@ class Session:
         except TimeoutError:
             text = self._state.text
             await self.close()
+            self._state = State(Condition.UNREACHABLE, text)
             raise SwitchError(text) from None
         except BaseException:
             await self.close()
