@@ -1,4 +1,4 @@
-"""A farm for the whole session, on each target that this machine has."""
+"""A farm for all tests of a module, on each target that this machine has; gone before the next module begins."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .farm import TARGETS, Farm
 TOPOLOGY = Path(__file__).parents[2] / "topologies" / "leaf-spine.yaml"
 
 
-@pytest.fixture(scope="session", params=TARGETS)
+@pytest.fixture(scope="module", params=TARGETS)
 def farm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """The farm of `make run`, with a shorter idle timeout."""
     if os.geteuid() != 0:
