@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, Phase, settings
 
 # Hypothesis shows the same quick examples each time, or many new ones (NVI_HYPOTHESIS=thorough). A failure prints the
@@ -28,3 +30,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason="needs root: run 'sudo make test'"))
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """A program that is tested in this process configures logging for itself, and its stderr is gone afterwards."""
+    yield
+    structlog.reset_defaults()
