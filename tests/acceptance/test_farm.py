@@ -250,15 +250,24 @@ def test_a_stream_runs_through_the_loss_of_its_entries_at_one_host(farm: Farm, v
 
 def test_a_flood_of_new_flows_leaves_the_others_working(farm: Farm):
     mac = mac_of(farm, "acme-web2")
+
+    def flood() -> str:
+        return farm.workload("acme-web1", "flood", "10.0.1.1", "10.0.1.2", mac, "20000", "50000")
+
+    def metered() -> bool:
+        return farm.drops("bj1", "acme-web1").get("punt_limit", 0) > 0
+
     with farm.serving("globex-web2", "serve_tcp", 7004), ThreadPoolExecutor() as pool:
         farm.workload("globex-web1", "connect_tcp", "10.0.1.2", "7004")
-        flood = pool.submit(farm.workload, "acme-web1", "flood", "10.0.1.1", "10.0.1.2", mac, "20000", "20000")
+        flooding = pool.submit(flood)
         took = []
-        while not flood.done() or len(took) < 5:
+        while not flooding.done() or len(took) < 5:
             took.append(float(farm.workload("globex-web1", "connect_tcp", "10.0.1.2", "7004")))
-        flood.result()
-    assert max(took) < 5, took
-    farm.wait_for(lambda: farm.drops("bj1", "acme-web1").get("punt_limit", 0) > 0, "the flood is metered")
+        flooding.result()
+    assert max(took) < 10, f"a SYN lost thrice is a connection late, not refused: {took}"
+    assert sorted(took)[len(took) // 2] < 2, took
+    # A machine too slow to exceed the limit with one flood gets another.
+    farm.wait_for(lambda: metered() or (flood() and metered()), "the flood is metered", 60)
     assert farm.drops("bj1", "globex-web1").get("punt_limit", 0) == 0
 
 

@@ -85,7 +85,7 @@ def say_udp(address: str, port: str, count: str, size: str = "100") -> None:
 def connect_tcp(address: str, port: str) -> None:
     """Open one connection and say how long that took, in seconds."""
     begin = time.monotonic()
-    with socket.create_connection((address, int(port)), timeout=10) as connection:
+    with socket.create_connection((address, int(port)), timeout=20) as connection:
         connection.sendall(b"hello")
         if connection.recv(100) != b"hello":
             sys.exit("no echo")
