@@ -35,29 +35,35 @@ def connections(host: str, device_id: int) -> list[p4r.TableEntry]:
 
 
 @contextmanager
-def primary(host: str, device_id: int) -> Iterator[p4r_grpc.P4RuntimeStub]:
-    """Be the primary of a host's switch for a while, whoever was, and leave without a word."""
+def primary(host: str, device_id: int) -> Iterator[tuple[p4r_grpc.P4RuntimeStub, p4r.Uint128]]:
+    """Be the primary of a host's switch for a while, whoever was, and leave without a word. Gives the election id."""
     orders: queue.Queue[p4r.StreamMessageRequest | None] = queue.Queue()
     with _channel(host) as channel:
         stub = p4r_grpc.P4RuntimeStub(channel)
         stream = stub.StreamChannel(iter(orders.get, None))
-        request = p4r.StreamMessageRequest()
-        request.arbitration.device_id = device_id
-        request.arbitration.election_id.CopyFrom(U128.encode(1 << 120))
-        orders.put(request)
-        answer = next(stream)
-        assert answer.arbitration.status.code == 0, answer
-        yield stub
+        election_id = U128.encode(1 << 120)
+        for _ in range(2):
+            request = p4r.StreamMessageRequest()
+            request.arbitration.device_id = device_id
+            request.arbitration.election_id.CopyFrom(election_id)
+            orders.put(request)
+            answer = next(stream).arbitration
+            if answer.status.code == 0:
+                break
+            # The agent has outbid an earlier intruder: so does this one.
+            election_id = U128.encode(U128.decode(answer.election_id) + (1 << 64))
+        assert answer.status.code == 0, answer
+        yield stub, election_id
         orders.put(None)
         stream.cancel()
 
 
 def delete(host: str, device_id: int, doomed: Callable[[p4r.TableEntry], bool] = lambda _: True) -> int:
     """Take the primary role, delete entries of `connections`, and leave. Returns how many were deleted."""
-    with primary(host, device_id) as stub:
+    with primary(host, device_id) as (stub, election_id):
         entries = [entry for entry in _read(stub, device_id) if doomed(entry)]
         for start in range(0, len(entries), 100):
-            write = p4r.WriteRequest(device_id=device_id, election_id=U128.encode(1 << 120))
+            write = p4r.WriteRequest(device_id=device_id, election_id=election_id)
             for entry in entries[start : start + 100]:
                 update = write.updates.add(type=p4r.Update.DELETE)
                 update.entity.table_entry.table_id = entry.table_id
