@@ -17,14 +17,14 @@ from nvi.agent.state import StateFile
 from nvi.agent.underlay import NextHop
 from nvi.config import AgentConfig
 from nvi.directory.memory import MemoryDirectory
-from nvi.model import Address, Endpoint, Host, Network, Tenant, derive_mac, read_address
+from nvi.model import Address, Endpoint, Host, Network, Subnet, Tenant, derive_mac, read_address
 from nvi.offers.memory import MemoryOffers
 from nvi.p4rt.session import Session
 from nvi.switch import PORT_FIRST_ENDPOINT
 
 from .lab import Switch
 
-NETWORK = Network("web", read_address("10.0.1.0"), 24, read_address("10.0.1.254"))
+NETWORK = Network("web", (Subnet(read_address("10.0.1.0"), 24, read_address("10.0.1.254")),))
 TENANT = Tenant("acme", {NETWORK.name: NETWORK})
 UNLIMITED = 1_000_000
 """Punts per second: what is measured is not the limit that an operator sets."""
@@ -38,7 +38,7 @@ def host(number: int) -> Host:
 def endpoint(number: int, where: Host) -> Endpoint:
     """The endpoints of all benchmarks."""
     name = f"endpoint{number}"
-    return Endpoint(name, TENANT.name, NETWORK.name, derive_mac(name), bytes([10, 0, 1, number]), where.name)
+    return Endpoint(name, TENANT.name, NETWORK.name, derive_mac(name), (bytes([10, 0, 1, number]),), where.name)
 
 
 def like_an_agent() -> None:

@@ -30,6 +30,7 @@ class Protocol(IntEnum):
     ICMP = 1
     TCP = 6
     UDP = 17
+    ICMPV6 = 58
 
 
 def show_address(address: Address) -> str:
@@ -60,18 +61,17 @@ def derive_mac(*identity: str) -> Mac:
     return b"\x02" + hashlib.blake2s("/".join(identity).encode(), digest_size=5).digest()
 
 
-class Network(Struct, frozen=True):
-    """An L2 segment of a tenant."""
+class Subnet(Struct, frozen=True):
+    """The addresses of one family in a network."""
 
-    name: str
     prefix: Address
     """First address of its CIDR."""
     prefix_length: int
     gateway: Address
-    """The router's address inside the network. No machine has it: switches answer for it."""
+    """The router's address. No machine has it: switches answer for it."""
 
     def holds(self, address: Address) -> bool:
-        """Whether the address lies in the network's CIDR."""
+        """Whether the address lies in the CIDR."""
         if len(address) != len(self.prefix):
             return False
         shift = 8 * len(address) - self.prefix_length
@@ -81,6 +81,26 @@ class Network(Struct, frozen=True):
     def cidr(self) -> str:
         """`10.0.1.0/24`."""
         return f"{show_address(self.prefix)}/{self.prefix_length}"
+
+
+class Network(Struct, frozen=True):
+    """An L2 segment of a tenant."""
+
+    name: str
+    subnets: tuple[Subnet, ...]
+    """One for each family that it has, IPv4 first."""
+    internet: bool = False
+    """Whether its endpoints may open connections to the Internet."""
+    dns: tuple[Address, ...] = ()
+    """Resolvers that its endpoints are told of by DHCP and router advertisements."""
+
+    def subnet_of(self, address: Address) -> Subnet | None:
+        """The subnet in whose CIDR the address lies; None if it is none of the network's."""
+        return next((subnet for subnet in self.subnets if subnet.holds(address)), None)
+
+    def gateway_for(self, address: Address) -> Address | None:
+        """The router's address of the family that `address` is of; None if the network does not have that family."""
+        return next((subnet.gateway for subnet in self.subnets if len(subnet.gateway) == len(address)), None)
 
 
 class Rule(Struct, frozen=True):
@@ -125,9 +145,28 @@ class Endpoint(Struct, frozen=True):
     tenant: str
     network: str
     mac: Mac
-    address: Address
+    addresses: tuple[Address, ...]
+    """At least one, at most one of each family, IPv4 first."""
     host: str
     """Where it is now."""
+
+    @property
+    def address(self) -> Address:
+        """The first of its addresses."""
+        return self.addresses[0]
+
+    def address_like(self, other: Address) -> Address | None:
+        """Its address of the family that `other` is of; None if it has none."""
+        return next((address for address in self.addresses if len(address) == len(other)), None)
+
+
+class External(Struct, frozen=True):
+    """The external side of a gateway."""
+
+    address: Address
+    """Its own, on the wire `external0`."""
+    public: Address
+    """The same address as the outside sees it: another one behind a 1:1 NAT."""
 
 
 class Host(Struct, frozen=True):
@@ -136,7 +175,24 @@ class Host(Struct, frozen=True):
     name: str
     site: str
     addresses: tuple[Address, ...]
-    """Its underlay addresses, the preferred one first."""
+    """Its underlay addresses, the preferred one of each family first."""
+    pool: tuple[Address, ...] = ()
+    """Further underlay addresses of its own, which stand for flows of protocols without ports."""
+    external: External | None = None
+    """Where it reaches other sites and the Internet; a host that has it is a gateway of its site."""
+
+
+class Service(Struct, frozen=True):
+    """A published service: what comes to (protocol, port) of a gateway's public address goes to an endpoint's port."""
+
+    tenant: str
+    endpoint: Address
+    port: int
+    """The endpoint's."""
+    protocol: int
+    via: str
+    """Name of the gateway."""
+    external_port: int
 
 
 class Flow(Struct, frozen=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
-from nvi.model import Endpoint, Host, Network, Tenant, derive_mac, read_address, show_mac
+from nvi.model import Endpoint, Host, Network, Subnet, Tenant, derive_mac, read_address, show_mac
 from nvi.simulation import Farm
 
 GATEWAYS = {"web": "10.0.1.254", "db": "10.0.2.254", "lab": "10.0.3.254"}
@@ -13,7 +13,7 @@ GATEWAYS = {"web": "10.0.1.254", "db": "10.0.2.254", "lab": "10.0.3.254"}
 
 def network(name: str) -> Network:
     gateway = read_address(GATEWAYS[name])
-    return Network(name, gateway[:3] + b"\0", 24, gateway)
+    return Network(name, (Subnet(gateway[:3] + b"\0", 24, gateway),))
 
 
 ACME = Tenant("acme", {name: network(name) for name in GATEWAYS}, {"backend": ("web", "db")})
@@ -22,7 +22,7 @@ TENANTS = {tenant.name: tenant for tenant in (ACME, GLOBEX)}
 HOSTS = [Host(f"h{n}", "here", (bytes([172, 16, n, 1]),)) for n in (1, 2, 3)]
 
 ENDPOINTS = {
-    name: (Endpoint(name, tenant, net, derive_mac("endpoint", tenant, name), read_address(address), host), port)
+    name: (Endpoint(name, tenant, net, derive_mac("endpoint", tenant, name), (read_address(address),), host), port)
     for name, tenant, net, address, host, port in (
         ("acme-web1", "acme", "web", "10.0.1.1", "h1", 16),
         ("acme-web2", "acme", "web", "10.0.1.2", "h2", 16),

@@ -284,9 +284,9 @@ async def test_strays_never_reach_the_stack_but_the_hosts_own_pings_do(farm):
     ("change", "complaint"),
     [
         ({"name": "acme-web1"}, "already"),
-        ({"address": read_address("10.0.1.1")}, "already"),
-        ({"address": read_address("10.0.2.9")}, "not an address"),
-        ({"address": read_address("10.0.1.254")}, "not an address"),
+        ({"addresses": (read_address("10.0.1.1"),)}, "already"),
+        ({"addresses": (read_address("10.0.2.9"),)}, "not an address"),
+        ({"addresses": (read_address("10.0.1.254"),)}, "not an address"),
         ({"tenant": "nobody"}, "no tenant"),
         ({"network": "nowhere"}, "no network"),
     ],
@@ -297,7 +297,7 @@ async def test_endpoints_that_cannot_be_are_refused_and_change_nothing(farm, cha
         "tenant": "acme",
         "network": "web",
         "mac": derive_mac("new"),
-        "address": read_address("10.0.1.9"),
+        "addresses": (read_address("10.0.1.9"),),
         "host": "h1",
     }
     before = farm.hosts["h1"].agent.endpoints()
@@ -349,7 +349,7 @@ async def test_rules_are_judged_in_the_initiators_orientation(farm):
 
 async def test_an_endpoint_that_comes_while_the_switch_is_taken_over_is_admitted(farm):
     host = farm.hosts["h2"]
-    late = Endpoint("acme-late", "acme", "web", derive_mac("late"), read_address("10.0.1.9"), "h2")
+    late = Endpoint("acme-late", "acme", "web", derive_mac("late"), (read_address("10.0.1.9"),), "h2")
     read, added = host.switch.read_connections, asyncio.Event()
 
     async def slow_read():
@@ -374,7 +374,7 @@ async def test_entries_of_another_tenant_are_not_adopted_though_port_and_address
         host.state.remove(name)
         await farm.directory.withdraw_endpoint(ENDPOINTS[name][0])
     acme = ENDPOINTS["acme-web1"][0]
-    host.state.put(Endpoint("globex-new", "globex", "web", acme.mac, acme.address, "h1"), 16)
+    host.state.put(Endpoint("globex-new", "globex", "web", acme.mac, acme.addresses, "h1"), 16)
     await farm.restart_agent("h1")
     assert [endpoint.name for endpoint, _ in farm.hosts["h1"].agent.endpoints()] == ["globex-new"]
     assert await entries(farm, "h1") == 0

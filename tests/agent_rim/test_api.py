@@ -96,7 +96,7 @@ async def test_endpoints_come_and_go(client: httpx.AsyncClient, agent: FakeAgent
     for _ in range(2):
         response = await client.put("/endpoints/web1", json=WEB1)
         assert (response.status_code, response.json()) == (200, {**WEB1, "name": "web1", "host": "h1"})
-    endpoint = Endpoint("web1", "acme", "web", read_mac("02:00:00:00:00:01"), read_address("10.0.0.1"), "h1")
+    endpoint = Endpoint("web1", "acme", "web", read_mac("02:00:00:00:00:01"), (read_address("10.0.0.1"),), "h1")
     assert agent.held == {"web1": (endpoint, 16)}
     listed = (await client.get("/endpoints")).json()
     assert listed == {"schema": 1, "endpoints": [{**WEB1, "name": "web1", "host": "h1"}]}

@@ -11,8 +11,8 @@ import pytest
 from nvi.agent.state import StateError, StateFile
 from nvi.model import Endpoint, read_address, read_mac
 
-WEB1 = Endpoint("web1", "acme", "web", read_mac("02:00:00:00:00:01"), read_address("10.0.0.1"), "h1")
-WEB2 = Endpoint("web2", "acme", "web", read_mac("02:00:00:00:00:02"), read_address("fd00::2"), "h1")
+WEB1 = Endpoint("web1", "acme", "web", read_mac("02:00:00:00:00:01"), (read_address("10.0.0.1"),), "h1")
+WEB2 = Endpoint("web2", "acme", "web", read_mac("02:00:00:00:00:02"), (read_address("fd00::2"),), "h1")
 
 
 def opened(path: Path | None) -> StateFile:

@@ -2,16 +2,16 @@
 
 import pytest
 
-from nvi.model import Endpoint, Network, Rule, Tenant, pair_of
+from nvi.model import Endpoint, Network, Rule, Subnet, Tenant, pair_of
 from nvi.policy import Verdict, judge
 
 
 def network(name: str, third: int) -> Network:
-    return Network(name, bytes([10, 0, third, 0]), 24, bytes([10, 0, third, 254]))
+    return Network(name, (Subnet(bytes([10, 0, third, 0]), 24, bytes([10, 0, third, 254])),))
 
 
 def endpoint(name: str, net: str, tenant: str = "acme") -> Endpoint:
-    return Endpoint(name, tenant, net, bytes(6), b"\x0a\0\0\1", "h1")
+    return Endpoint(name, tenant, net, bytes(6), (b"\x0a\0\0\1",), "h1")
 
 
 ACME = Tenant(

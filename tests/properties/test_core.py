@@ -9,13 +9,15 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from nvi.formulation import Side, endpoint_side, join, pair_up, tag, underlay_side, untag
 from nvi.keys import SEARCH_LIMIT, Exhausted, Keys, Pair, Path
-from nvi.model import ConnectionId, End, Endpoint, Flow, Network, Tenant
+from nvi.model import ConnectionId, End, Endpoint, Flow, Network, Subnet, Tenant
 from nvi.packets import MalformedPacket, echo_port, parse
 from nvi.policy import judge
 from nvi.switch import NO_MAC, PORT_UNDERLAY, ConnectionEntry, ConnectionKey, Drop, DropReason, Rewrite
 from properties import wire
 
-NETWORKS = {name: Network(name, bytes([10, 0, n, 0]), 24, bytes([10, 0, n, 254])) for n, name in enumerate("abc")}
+NETWORKS = {
+    name: Network(name, (Subnet(bytes([10, 0, n, 0]), 24, bytes([10, 0, n, 254])),)) for n, name in enumerate("abc")
+}
 TENANT = Tenant("t", NETWORKS)
 HOSTS = [(bytes([172, 16, 0, n]), bytes([2, 0xAA, 0, 0, 0, n])) for n in range(1, 5)]
 KEYS = st.integers(20000, 32767)
@@ -27,7 +29,7 @@ TTLS = st.integers(2, 255)
 def endpoints(draw: st.DrawFn, host: str = "h") -> Endpoint:
     network, number = draw(st.sampled_from(list(NETWORKS))), draw(st.integers(1, 200))
     address = NETWORKS[network].prefix[:3] + bytes([number])
-    return Endpoint(f"{network}{number}", "t", network, b"\x02\0\0\0" + address[2:], address, host)
+    return Endpoint(f"{network}{number}", "t", network, b"\x02\0\0\0" + address[2:], (address,), host)
 
 
 @st.composite
@@ -192,7 +194,7 @@ def test_policy_never_crosses_tenants_and_needs_a_common_network_or_group(
     for owner in (first, second):
         network = data.draw(st.sampled_from("abc"))
         name = network + data.draw(st.sampled_from("12"))
-        ends.append(Endpoint(name, owner, network, bytes(6), bytes(4), "h"))
+        ends.append(Endpoint(name, owner, network, bytes(6), (bytes(4),), "h"))
     one, other = ends
     verdict = judge(Tenant(whose, NETWORKS, groups), one, other, 6, 80)
     assert verdict.rule

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from nvi.directory.memory import MemoryDirectory
 from nvi.embedded.memory import MemorySwitch
-from nvi.model import Address, Endpoint, Host, Network, Tenant, derive_mac
+from nvi.model import Address, Endpoint, Host, Network, Subnet, Tenant, derive_mac
 from nvi.offers import NoAnswer, Reply, Request
 from nvi.offers.memory import MemoryOffers
 from nvi.simulation import Farm, VirtualClockLoop, host_mac
@@ -170,7 +170,7 @@ class World:
         """MACs and addresses are the same in every tenant."""
         address = self.tenants[tenant].networks[network].prefix[:3] + bytes([number])
         mac = derive_mac("endpoint", network, str(number))
-        return Endpoint(f"{tenant}-{network}{number}{suffix}", tenant, network, mac, address, host)
+        return Endpoint(f"{tenant}-{network}{number}{suffix}", tenant, network, mac, (address,), host)
 
     def can_add(self, endpoint: Endpoint) -> bool:
         """Whether its agent is there, and neither name nor address are taken."""
@@ -455,4 +455,4 @@ def _slow_down(switch: MemorySwitch, latency: float, rng: random.Random) -> None
 
 def _networks() -> dict[str, Network]:
     prefixes = {name: bytes([10, 0, third, 0]) for third, name in enumerate(NETWORKS, 1)}
-    return {name: Network(name, prefix, 24, prefix[:3] + b"\xfe") for name, prefix in prefixes.items()}
+    return {name: Network(name, (Subnet(prefix, 24, prefix[:3] + b"\xfe"),)) for name, prefix in prefixes.items()}

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..config import AgentConfig
-from ..directory import Conflict, Directory
+from ..directory import LEASE, Conflict, Directory, DirectoryError
 from ..formulation import pair_up, untag
 from ..keys import Pair, Path
 from ..model import ConnectionId, End, Endpoint, Flow, SegmentEnd, Tenant, show_address
@@ -96,6 +96,7 @@ class Agent:
                 self._attach(Attachment(endpoint, port))
         local.offers.serve(local.host.name, self._answerer.answer)
         local.spawn(self._age())
+        local.spawn(self._keep_lease())
 
     async def stop(self) -> None:
         """Fall silent. The switch keeps its entries, and its connections go on."""
@@ -173,9 +174,13 @@ class Agent:
             raise ValueError(
                 f"tenant {tenant.name} has no network {endpoint.network}: it has {', '.join(tenant.networks)}"
             )
-        if not network.holds(endpoint.address) or endpoint.address == network.gateway:
-            address = show_address(endpoint.address)
-            raise ValueError(f"{address} is not an address for an endpoint of network {network.name} ({network.cidr})")
+        for address in endpoint.addresses:
+            subnet = network.subnet_of(address)
+            if subnet is None or address == subnet.gateway:
+                cidrs = ", ".join(each.cidr for each in network.subnets)
+                raise ValueError(
+                    f"{show_address(address)} is not an address for an endpoint of network {network.name} ({cidrs})"
+                )
 
     def _attach(self, attachment: Attachment) -> None:
         local, endpoint = self._local, attachment.endpoint
@@ -334,6 +339,14 @@ class Agent:
         yours = SegmentEnd(peer.name, peer.site, flow.destination, flow.destination, flow.l4_destination)
         path = Path(flow.source, flow.destination, flow.protocol)
         return Link(peer.name, mine, yours, Pair(path, flow.l4_source, flow.l4_destination))
+
+    async def _keep_lease(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE / 3)
+            try:
+                await self._local.directory.publish_host(self._local.host)
+            except DirectoryError as error:
+                self._local.log.warning("host not published again", error=str(error))
 
     async def _age(self) -> None:
         while True:

@@ -121,7 +121,8 @@ class Connector:
             raise Denied(DropReason.UNKNOWN, f"tenant {tenant.name} has no endpoint {show_address(flow.destination)}")
         near_opened, resumes = orient(tenant, near.endpoint, far, packet)
         if packet.ttl <= 1 and far.network != near.endpoint.network:
-            gateway = tenant.networks[near.endpoint.network].gateway
+            gateway = tenant.networks[near.endpoint.network].gateway_for(flow.source)
+            assert gateway is not None, "an endpoint has addresses only of the families that its network has"
             gateway_mac = tenant.gateway_mac(near.endpoint.network)
             local.switch.send(near.port, time_exceeded(waiting.frames[0][1], gateway, gateway_mac))
             raise Refused("its TTL ends at the router")

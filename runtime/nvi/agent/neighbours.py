@@ -53,7 +53,7 @@ class Neighbours:
             return
         try:
             tenant = await local.tenant(endpoint.tenant)
-            if request.target == tenant.networks[endpoint.network].gateway:
+            if request.target == tenant.networks[endpoint.network].gateway_for(request.target):
                 mac = tenant.gateway_mac(endpoint.network)
             else:
                 owner = await local.directory.endpoint(endpoint.tenant, request.target)

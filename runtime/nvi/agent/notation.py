@@ -26,7 +26,7 @@ class EndpointProperties(Struct, frozen=True, forbid_unknown_fields=True):
             address = read_address(self.address)
         except ValueError:
             raise ValueError(f"address: {self.address!r} is not an IP address; write it like 10.0.0.1") from None
-        return Endpoint(name, self.tenant, self.network, mac, address, host), self.port
+        return Endpoint(name, self.tenant, self.network, mac, (address,), host), self.port
 
 
 class NamedEndpoint(EndpointProperties, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -48,9 +48,11 @@ class Refusals:
         if not local.is_here(sender):
             return
         network = tenant.networks[sender.endpoint.network]
+        router = network.gateway_for(key.flow.source)
+        assert router is not None, "an endpoint has addresses only of the families that its network has"
         router_mac: Mac = tenant.gateway_mac(network.name)
         code = _CODE.get(reason, Unreachable.HOST)
-        local.switch.send(sender.port, destination_unreachable(frame, code, network.gateway, router_mac))
+        local.switch.send(sender.port, destination_unreachable(frame, code, router, router_mac))
         refused = self._by_port.setdefault(sender.port, {})
         if key in refused or len(refused) >= PER_ENDPOINT or local.connections.at(key) is not None:
             return

@@ -48,17 +48,18 @@ def place(
     if network is None:
         remedy = suggest(request.network, tenant.networks, noun="network")
         raise Misuse(f"{what}: tenant {tenant.name!r} has no network {request.network!r}; {remedy}")
-    cidr = IPv4Network(network.cidr)
+    subnet = network.subnets[0]
+    cidr = IPv4Network(subnet.cidr)
     try:
         address = overlay_address(request.address, cidr).packed
         mac = unicast_mac(request.mac) if request.mac else derive_mac("endpoint", tenant.name, name)
     except ValueError as error:
-        raise Misuse(f"{what}: {error}; the network {tenant.name}/{network.name} is {network.cidr}") from None
-    if address == network.gateway:
+        raise Misuse(f"{what}: {error}; the network {tenant.name}/{network.name} is {subnet.cidr}") from None
+    if address == subnet.gateway:
         raise Misuse(f"{what}: {request.address} is the gateway of {tenant.name}/{network.name}; use another address")
     if mac == tenant.gateway_mac(network.name):
         raise Misuse(f"{what}: {show_mac(mac)} is the MAC of its gateway; use another MAC, or none")
-    endpoint = Endpoint(name, tenant.name, network.name, mac, address, request.host)
+    endpoint = Endpoint(name, tenant.name, network.name, mac, (address,), request.host)
     if name in hosts:
         raise Conflict(f"there is a host {name!r} already; use another name: commands take either")
     for other in existing:

@@ -167,10 +167,11 @@ def _host(host: TopologyHost, ports: list[int], spares: tuple[int, ...]) -> Node
 
 def endpoint_node(endpoint: Endpoint, network: Network) -> Node:
     """The namespace of a workload. Its interface `eth0` must be there before `configure` runs."""
+    subnet = network.subnets[0]
     commands = _ip(
-        f"addr add {show_address(endpoint.address)}/{network.prefix_length} broadcast + dev eth0",
+        f"addr add {show_address(endpoint.address)}/{subnet.prefix_length} broadcast + dev eth0",
         "link set dev eth0 up",
-        f"route add default via {show_address(network.gateway)} dev eth0",
+        f"route add default via {show_address(subnet.gateway)} dev eth0",
     )
     return Node(endpoint.name, "endpoint", _prepare(), f"{commands}\n{_plain(['eth0'])}")
 

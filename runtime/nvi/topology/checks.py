@@ -56,7 +56,7 @@ def _check_networks(topology: Topology, lines: dict[str, int], report: Report) -
     for tenant in topology.tenants.values():
         seen: dict[str, IPv4Network] = {}
         for network in tenant.networks.values():
-            cidr = IPv4Network(network.cidr)
+            cidr = IPv4Network(network.subnets[0].cidr)
             for other, other_cidr in seen.items():
                 if cidr.overlaps(other_cidr):
                     report.add(
@@ -76,7 +76,7 @@ def _check_endpoints(topology: Topology, lines: dict[str, int], report: Report) 
         what = f"endpoint {endpoint.name!r}"
         tenant = topology.tenants[endpoint.tenant]
         address = show_address(endpoint.address)
-        if endpoint.address == tenant.networks[endpoint.network].gateway:
+        if endpoint.address == tenant.networks[endpoint.network].gateway_for(endpoint.address):
             report.add(
                 line, f"{what}: {address} is the gateway of {endpoint.tenant}/{endpoint.network}", "use another address"
             )

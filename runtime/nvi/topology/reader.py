@@ -8,7 +8,7 @@ from ipaddress import IPv4Interface, IPv4Network
 
 from msgspec.structs import replace
 
-from ..model import Endpoint, Network, Protocol, Rule, Tenant, derive_mac
+from ..model import Endpoint, Network, Protocol, Rule, Subnet, Tenant, derive_mac
 from ..suggest import suggest
 from .addresses import overlay_address, overlay_network, underlay_interface, unicast_mac
 from .document import Field, Mapping, Value
@@ -128,7 +128,7 @@ class Reader:
         if cidr is None:
             return None
         # Without its gateway it is kept all the same, so that its endpoints can still be checked.
-        return Network(name, cidr[0].packed, cidr.prefixlen, (gateway or cidr[0]).packed)
+        return Network(name, (Subnet(cidr[0].packed, cidr.prefixlen, (gateway or cidr[0]).packed),))
 
     def _endpoints(self, tenants: dict[str, Tenant]) -> dict[str, Endpoint]:
         endpoints: dict[str, Endpoint] = {}
@@ -163,14 +163,14 @@ class Reader:
         if tenant is not None:
             network_name = record.choose(network_field, "network", tenant.networks)
             network = None if network_name is None else tenant.networks[network_name]
-        cidr = None if network is None else IPv4Network(network.cidr)
+        cidr = None if network is None else IPv4Network(network.subnets[0].cidr)
         ip_field = record.require("ip", "give it an address of its network: 'ip: ADDRESS'")
         address = record.parse(ip_field, "ip", lambda text: overlay_address(text, cidr), _addresses(cidr))
         mac = record.parse(record.get("mac"), "mac", unicast_mac, "write six bytes, such as 02:00:00:00:00:01")
         if tenant is None or network is None or address is None:
             return None
         mac = mac or derive_mac("endpoint", tenant.name, name)
-        return Endpoint(name, tenant.name, network.name, mac, address.packed, host or "")
+        return Endpoint(name, tenant.name, network.name, mac, (address.packed,), host or "")
 
     def _groups(self, tenant: Tenant, record: Record) -> dict[str, tuple[str, ...]]:
         endpoints = [name for name, owner in self._owners.items() if owner == tenant.name]
