@@ -103,7 +103,7 @@ class Followed:
     async def hop(self, destination: str) -> NextHop:
         return await self.underlay.next_hop(read_address(destination))
 
-    async def change(self, within: float = 5.0) -> Address:
+    async def change(self, within: float = 30.0) -> Address:
         async with asyncio.timeout(within):
             return await self.changes.get()
 

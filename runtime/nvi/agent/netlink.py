@@ -26,6 +26,9 @@ _CLONE_NEWNET = 0x40000000
 _SO_RCVBUFFORCE = 33
 """asm-generic/socket.h; Python has no name for it."""
 _RECEIVE_BUFFER = 1 << 20
+_ANSWER_TIMEOUT = 2.0
+"""Seconds within which the kernel answers a request. It does so at once, but drops the answer without a word while
+the socket's buffer is full of events."""
 _LARGEST = 1 << 16
 """The kernel sends no netlink datagram larger than 32 KiB."""
 
@@ -83,7 +86,10 @@ class RouteSocket:
         self._requests[sequence] = answer, []
         try:
             self._socket.send(message.data)
-            return await answer
+            async with asyncio.timeout(_ANSWER_TIMEOUT):
+                return await answer
+        except TimeoutError:
+            raise OSError("the kernel's answer was lost; try again") from None
         finally:
             del self._requests[sequence]
 

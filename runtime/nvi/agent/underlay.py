@@ -392,8 +392,12 @@ class KernelUnderlay:
             if self._events_lost:
                 self._events_lost = False
                 self._neighbours.clear()
-                with suppress(NetlinkError, OSError):  # of further losses we hear
+                try:
                     await self._learn_everything()
+                except (NetlinkError, OSError):  # the answer was lost as well
+                    self._events_lost = True
+                    self._suspicion.set()
+                    continue
             suspects, self._suspects = self._suspects, set()
             for destination in suspects:
                 if destination in self._watched:
