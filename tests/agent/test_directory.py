@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+from collections.abc import Callable, Coroutine
 
 import pytest
 
@@ -14,15 +16,15 @@ from nvi.simulation import VirtualClockLoop
 OUTSIDE = read_address("198.51.100.1")
 
 
-@pytest.fixture
-def event_loop_policy():
-    """No test waits for real."""
+def on_a_virtual_clock(test: Callable[[], Coroutine[None, None, None]]) -> Callable[[], None]:
+    """Have a test wait without time going by."""
 
-    class Policy(asyncio.DefaultEventLoopPolicy):
-        def new_event_loop(self):
-            return VirtualClockLoop()
+    @functools.wraps(test)
+    def run() -> None:
+        with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+            runner.run(test())
 
-    return Policy()
+    return run
 
 
 def host(name: str, number: int, external: bytes | None = None, site: str = "bj") -> Host:
@@ -30,6 +32,7 @@ def host(name: str, number: int, external: bytes | None = None, site: str = "bj"
     return Host(name, site, (bytes([172, 16, 0, number]),), external=side)
 
 
+@on_a_virtual_clock
 async def test_a_host_that_falls_silent_is_gone_when_its_lease_ends():
 
     directory = MemoryDirectory()
@@ -50,6 +53,7 @@ async def test_a_host_that_falls_silent_is_gone_when_its_lease_ends():
     assert changes == ["h9", "h9"]
 
 
+@on_a_virtual_clock
 async def test_no_two_hosts_have_one_address():
     directory = MemoryDirectory()
     await directory.publish_host(host("h1", 1, OUTSIDE))
@@ -60,6 +64,7 @@ async def test_no_two_hosts_have_one_address():
     await directory.publish_host(host("w2", 1, site="va"))  # sites may use the same addresses
 
 
+@on_a_virtual_clock
 async def test_an_endpoint_that_moves_is_told_to_those_who_watch_it():
     directory = MemoryDirectory()
     addresses = (read_address("10.0.0.1"), read_address("fd00::1"))
@@ -79,6 +84,7 @@ async def test_an_endpoint_that_moves_is_told_to_those_who_watch_it():
     assert await directory.endpoint("acme", addresses[1]) is None
 
 
+@on_a_virtual_clock
 async def test_a_port_of_a_gateway_is_published_once():
     directory = MemoryDirectory()
     web = Service("acme", read_address("10.0.0.1"), 80, 6, "h9", 8080)

@@ -40,7 +40,8 @@ def agent_config(directory: Path, name: str, address: str) -> dict[str, Any]:
 
 
 def farm_config(directory: Path) -> dict[str, Any]:
-    network = {"name": "web", "prefix": packed("10.0.0.0"), "prefix_length": 24, "gateway": packed("10.0.0.254")}
+    subnet = {"prefix": packed("10.0.0.0"), "prefix_length": 24, "gateway": packed("10.0.0.254")}
+    network = {"name": "web", "subnets": [subnet]}
     return {
         "farm": "test",
         "agents": [agent_config(directory, "h1", "172.16.0.1"), agent_config(directory, "h2", "172.16.0.2")],

@@ -28,7 +28,7 @@ TTLS = st.integers(2, 255)
 @st.composite
 def endpoints(draw: st.DrawFn, host: str = "h") -> Endpoint:
     network, number = draw(st.sampled_from(list(NETWORKS))), draw(st.integers(1, 200))
-    address = NETWORKS[network].prefix[:3] + bytes([number])
+    address = NETWORKS[network].subnets[0].prefix[:3] + bytes([number])
     return Endpoint(f"{network}{number}", "t", network, b"\x02\0\0\0" + address[2:], (address,), host)
 
 

@@ -168,7 +168,7 @@ class World:
 
     def endpoint(self, tenant: str, network: str, number: int, host: str, suffix: str = "") -> Endpoint:
         """MACs and addresses are the same in every tenant."""
-        address = self.tenants[tenant].networks[network].prefix[:3] + bytes([number])
+        address = self.tenants[tenant].networks[network].subnets[0].prefix[:3] + bytes([number])
         mac = derive_mac("endpoint", network, str(number))
         return Endpoint(f"{tenant}-{network}{number}{suffix}", tenant, network, mac, (address,), host)
 
@@ -325,7 +325,7 @@ class World:
         assert sent.sender.tenant == receiver.tenant, f"{receiver.name} got a packet of {sent.sender.name}: tenants"
         if packet[23] == wire.ICMP and packet[34] in (wire.DESTINATION_UNREACHABLE, wire.TIME_EXCEEDED):
             assert sent.sender == receiver, f"{receiver.name} was told of a packet of {sent.sender.name}"
-            assert packet[26:30] == self.tenants[receiver.tenant].networks[receiver.network].gateway
+            assert packet[26:30] == self.tenants[receiver.tenant].networks[receiver.network].subnets[0].gateway
             assert packet[42:] == sent.frame[14:][: len(packet) - 42], "the quotation is not what was sent"
             assert wire.checksum_errors(packet) == (0, 0)
             self.refused[serial] += 1

@@ -80,7 +80,7 @@ def test_what_a_file_means() -> None:
     assert topology.hosts["h1"].subnet == IPv4Network("172.16.1.0/24")
     red = topology.tenants["red"]
     assert red.groups == {"all": ("web", "b")}
-    assert red.networks["db"].cidr == "10.0.2.0/24"
+    assert red.networks["db"].subnets[0].cidr == "10.0.2.0/24"
     a, b = topology.endpoints["a"], topology.endpoints["b"]
     assert a.mac == derive_mac("endpoint", "red", "a")
     assert b.mac == read_mac("02:00:00:00:00:0b")
