@@ -159,7 +159,8 @@ def ipv4_header(flow: Flow, ttl: int) -> bytes:
 
 
 @given(
-    st.sampled_from(Protocol), addresses, addresses, addresses, addresses, st.lists(odd_words, min_size=4, max_size=4),
+    st.sampled_from((Protocol.ICMP, Protocol.TCP, Protocol.UDP)),
+    addresses, addresses, addresses, addresses, st.lists(odd_words, min_size=4, max_size=4),
     st.integers(0, 255), st.integers(0, 255), st.booleans(), st.binary(max_size=64),
 )  # fmt: skip
 def test_adding_the_deltas_equals_computing_anew(

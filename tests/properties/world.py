@@ -417,7 +417,7 @@ class World:
             "strays": agent._strays._frames,
             "questions": agent._strays._open,
             "backlog": agent._backlog,
-            "tasks": [task for task in local._tasks if "_age" not in repr(task)],
+            "tasks": [t for t in local._tasks if "_age" not in repr(t) and "_keep_lease" not in repr(t)],
             "failures": local.events["failures"],
         }
         return {what: held for what, held in holds.items() if held}
