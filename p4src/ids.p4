@@ -10,7 +10,9 @@ typedef bit<32> Ipv4Address;
 // Ports. BMv2's drop port is 511.
 const PortId PORT_UNDERLAY = 1;         // `underlay0`, the wire to the other hosts
 const PortId PORT_HOST_STACK = 2;       // `nvi0`, which carries the host's underlay addresses
-const PortId PORT_FIRST_ENDPOINT = 16;  // 3 and 4 are kept for the external wire and its host port, 5 to 15 are spare
+const PortId PORT_EXTERNAL = 3;         // `external0`, the wire of a gateway's external side
+const PortId PORT_EXTERNAL_STACK = 4;   // `nvi1`, which carries the host's external addresses
+const PortId PORT_FIRST_ENDPOINT = 16;  // 5 to 15 are spare
 const PortId PORT_CPU = 510;
 
 // The range from which agents take keys. Hosts keep their own sockets out of it (`ip_local_reserved_ports`).
@@ -27,8 +29,14 @@ const bit<16> ECHO_PORT_MASK = 0xfffe;
 enum bit<7> PuntReason {
     NONE = 0,
     MISS = 1,      // an endpoint's packet of a flow that `connections` does not hold
-    STRAY = 2,     // a packet from the underlay, in NVI's key range, that `connections` does not hold
-    NEIGHBOUR = 3  // an ARP request that `neighbours` does not hold
+    STRAY = 2,     // a packet from a wire, in NVI's key range, that `connections` does not hold
+    NEIGHBOUR = 3, // an ARP request or neighbour solicitation that `neighbours` does not hold
+    TTL = 4,       // a packet of a connection across a router, whose TTL or hop limit ends there
+    TOO_BIG = 5,   // a packet of a connection that is longer than its entry allows
+    FRAGMENT = 6,  // a later fragment of a datagram whose first fragment has not been seen
+    ERROR = 7,     // an ICMP error about a packet of a connection, that the switch does not translate itself
+    LOCAL = 8,     // an endpoint's broadcast or multicast that its agent answers: DHCP, router solicitation
+    SERVICE = 9    // a packet for a published service, of a flow that `connections` does not hold
 }
 
 // What the agent wants done with a packet-out (packet_out.order).
@@ -52,7 +60,13 @@ enum bit<5> DropReason {
     UNKNOWN = 10,       // refused by the agent: the destination does not exist
     DENIED = 11,        // refused by the agent: policy
     UNREACHABLE = 12,   // refused by the agent: the far host or the way to it does not answer
-    EXHAUSTED = 13      // refused by the agent: no key, entry or quota is left
+    EXHAUSTED = 13,     // refused by the agent: no key or entry is left
+    ERROR = 14,         // an endpoint's ICMP error about nothing that it was sent
+    NEIGHBOUR = 15,     // neighbour discovery or ARP that no endpoint may send
+    EXTENSION = 16,     // IPv6 extension headers that NVI does not carry
+    FAMILY = 17,        // what the other family has no header for, in a connection across families
+    QUOTA = 18,         // refused by the agent: the endpoint has all that it may have
+    FILTERED = 19       // refused by the agent: no mapping of the external side admits it
 }
 
 // Sizes.

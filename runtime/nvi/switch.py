@@ -15,19 +15,40 @@ from msgspec import Struct
 from .model import Address, Flow, Mac
 
 PORT_UNDERLAY = 1
+"""The wire to the other hosts of the site."""
 PORT_HOST_STACK = 2
+"""The host's underlay stack."""
+PORT_EXTERNAL = 3
+"""The wire of a gateway's external side."""
+PORT_EXTERNAL_STACK = 4
+"""The host's external stack."""
 PORT_FIRST_ENDPOINT = 16
 PORT_CPU = 510
 NO_MAC = bytes(6)
-"""What stands for the source MAC in the key of a packet that came from the underlay."""
+"""What stands for the source MAC in the key of a packet that came from a wire: underlay or external side."""
 
 
 class PuntReason(IntEnum):
     """Why the switch hands a packet to the agent (`p4src/ids.p4`)."""
 
     MISS = 1
+    """An endpoint's packet of a flow that `connections` does not hold."""
     STRAY = 2
+    """A packet from a wire (underlay or external side), in NVI's key range, that `connections` does not hold."""
     NEIGHBOUR = 3
+    """An ARP request or neighbour solicitation that `neighbours` does not hold."""
+    TTL = 4
+    """A packet of a connection across a router, whose TTL or hop limit ends there."""
+    TOO_BIG = 5
+    """A packet of a connection that is longer than its entry's `max_length`."""
+    FRAGMENT = 6
+    """A later fragment of a datagram whose first fragment has not been seen."""
+    ERROR = 7
+    """An ICMP error about a packet of a connection, that the switch does not translate itself."""
+    LOCAL = 8
+    """An endpoint's broadcast or multicast that its agent answers: DHCP, router solicitation."""
+    SERVICE = 9
+    """A packet from the external side for a published service, of a flow that `connections` does not hold."""
 
 
 class DropReason(IntEnum):
@@ -46,6 +67,18 @@ class DropReason(IntEnum):
     DENIED = 11
     UNREACHABLE = 12
     EXHAUSTED = 13
+    ERROR = 14
+    """An endpoint's ICMP error about nothing that it was sent."""
+    NEIGHBOUR = 15
+    """Neighbour discovery or ARP that no endpoint may send: for others' addresses, advertisements, redirects."""
+    EXTENSION = 16
+    """IPv6 extension headers that NVI does not carry."""
+    FAMILY = 17
+    """What the other family has no header for, in a connection across families."""
+    QUOTA = 18
+    """Refused by the agent: the endpoint has all that it may have."""
+    FILTERED = 19
+    """Refused by the agent: no mapping of the external side admits it."""
 
 
 class ConnectionKey(Struct, frozen=True):
@@ -54,7 +87,7 @@ class ConnectionKey(Struct, frozen=True):
     scope: int
     """The port at which the packet comes in."""
     source_mac: Mac
-    """The endpoint's, or NO_MAC where the scope is the underlay."""
+    """The endpoint's, or NO_MAC where the scope is a wire."""
     flow: Flow
 
 
@@ -64,8 +97,20 @@ class Rewrite(Struct, frozen=True):
     ethernet_source: Mac
     ethernet_destination: Mac
     flow: Flow
+    """May be of the other family than the key's: then the header is translated."""
     ttl: int
+    """TTL or hop limit with which it leaves."""
     egress_port: int
+    router: Address | None = None
+    """The source that an ICMP error shows which somebody else than the flow's source has sent; None: that source."""
+    routed: bool = False
+    """Whether a router lies between: a packet that comes with a TTL of 1 is punted as TTL instead."""
+    max_length: int = 0
+    """Longer IP packets, in bytes as they come in, are punted as TOO_BIG; 0 for no limit."""
+    flow_label: int = 0
+    """That of IPv6 packets which are made of IPv4 ones."""
+    dont_fragment: bool = True
+    """That of IPv4 packets which are made of IPv6 ones."""
 
 
 class Drop(Struct, frozen=True):
@@ -96,14 +141,25 @@ class GuardEntry(Struct, frozen=True):
 
 
 class NeighbourEntry(Struct, frozen=True):
-    """An entry of `neighbours`: the switch answers ARP for this address."""
+    """An entry of `neighbours`: the switch answers ARP or neighbour solicitations for this address."""
 
     network: int
     address: Address
     mac: Mac
+    router: bool = False
+    """Whether it is the network's gateway, as neighbour advertisements must say (RFC 4861 section 4.4)."""
 
 
-Entry = ConnectionEntry | GuardEntry | NeighbourEntry
+class ServiceEntry(Struct, frozen=True):
+    """An entry of `services`: what comes to it from the external side, and misses, is punted as SERVICE."""
+
+    address: Address
+    """The gateway's own, as packets on its external wire carry it."""
+    protocol: int
+    port: int
+
+
+Entry = ConnectionEntry | GuardEntry | NeighbourEntry | ServiceEntry
 
 
 class Operation(IntEnum):
@@ -161,6 +217,24 @@ class SwitchError(Exception):
     """The switch is not there, or does not do what it should. The text names its address and the remedy."""
 
 
+def require_supported(entry: Entry) -> None:
+    """Raises SwitchError if the compiled pipeline cannot hold the entry yet."""
+    lack = None
+    match entry:
+        case ServiceEntry():
+            lack = "has no table for published services"
+        case GuardEntry(address=address) | NeighbourEntry(address=address) if len(address) == 16:
+            lack = "has no table for IPv6"
+        case ConnectionEntry(key, action):
+            flows = [key.flow, action.flow] if isinstance(action, Rewrite) else [key.flow]
+            if any(len(flow.source) == 16 for flow in flows):
+                lack = "has no table for IPv6"
+            elif isinstance(action, Rewrite) and (action.router or action.routed or action.max_length):
+                lack = "knows no router, routed or max_length"
+    if lack is not None:
+        raise SwitchError(f"cannot write {entry}: the compiled pipeline {lack} yet; use a later one")
+
+
 class NotPrimary(SwitchError):
     """Somebody else writes to the switch now."""
 
@@ -208,6 +282,9 @@ class Switch(Protocol):
 
     async def read_neighbours(self) -> list[NeighbourEntry]:
         """All entries of `neighbours`."""
+
+    async def read_services(self) -> list[ServiceEntry]:
+        """All entries of `services`."""
 
     async def read_drops(self, ports: Sequence[int]) -> dict[int, dict[DropReason, int]]:
         """Packets dropped so far, by port and reason; reasons that never occurred are left out."""

@@ -28,6 +28,8 @@ from nvi.switch import (
     Punt,
     PuntReason,
     Rewrite,
+    ServiceEntry,
+    SwitchError,
     Update,
     Usage,
 )
@@ -317,3 +319,19 @@ def test_a_pipeline_with_other_fields_is_refused() -> None:
     text = str(pipeline.p4info).replace('"l4_source"', '"l4_origin"').encode()
     with pytest.raises(ValueError, match="other fields"):
         Codec(type(pipeline)(b"{}", text))
+
+
+V6 = bytes(15) + b"\1"
+
+
+@pytest.mark.parametrize(
+    ("entry", "lack"),
+    [
+        (GuardEntry(16, bytes(6), V6, 1), "IPv6"),
+        (ConnectionEntry(ConnectionKey(1, bytes(6), Flow(V6, V6, 6, 1, 2)), Drop(DropReason.DENIED)), "IPv6"),
+        (ServiceEntry(bytes(4), 6, 80), "published services"),
+    ],
+)
+def test_what_the_pipeline_cannot_hold_yet_is_refused(entry: Entry, lack: str) -> None:
+    with pytest.raises(SwitchError, match=lack):
+        CODEC.encode(Update(Operation.INSERT, entry))

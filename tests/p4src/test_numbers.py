@@ -40,6 +40,8 @@ def test_the_source_is_read() -> None:
     [
         ("PORT_UNDERLAY", switch.PORT_UNDERLAY),
         ("PORT_HOST_STACK", switch.PORT_HOST_STACK),
+        ("PORT_EXTERNAL", switch.PORT_EXTERNAL),
+        ("PORT_EXTERNAL_STACK", switch.PORT_EXTERNAL_STACK),
         ("PORT_FIRST_ENDPOINT", switch.PORT_FIRST_ENDPOINT),
         ("PORT_CPU", switch.PORT_CPU),
         ("KEY_FIRST", keys.KEY_FIRST),

@@ -26,10 +26,13 @@ from ..switch import (
     Punt,
     PuntReason,
     Rewrite,
+    ServiceEntry,
     State,
+    SwitchError,
     Update,
     Usage,
     WriteFailed,
+    require_supported,
 )
 from . import ir
 from .engine import Engine
@@ -111,6 +114,7 @@ class MemorySwitch:
         await asyncio.sleep(0)
         failures = []
         for update in updates:
+            require_supported(update.entry)
             try:
                 self._do(update)
             except (DuplicateEntry, NoSuchEntry, TableFull) as error:
@@ -139,8 +143,10 @@ class MemorySwitch:
                         return CONNECTIONS, _key(key), 0, (), 0, 0
             case GuardEntry(port, mac, address, network):
                 return GUARD, ((port,), (_int(mac),), (_int(address),)), self._actions[ADMIT], (network,), 0, 0
-            case NeighbourEntry(network, address, mac):
+            case NeighbourEntry(network, address, mac, _):
                 return NEIGHBOURS, ((network,), (_int(address),)), self._actions[REPLY], (_int(mac),), 0, 0
+            case ServiceEntry():
+                raise SwitchError("the compiled pipeline has no table for published services yet")
 
     async def usage(self, keys: Sequence[ConnectionKey]) -> list[Usage | None]:
         """See Switch."""
@@ -167,6 +173,10 @@ class MemorySwitch:
             NeighbourEntry(e.key[0][0], _address(e.key[1][0]), _mac(e.args[0]))
             for e in self.engine.tables[NEIGHBOURS].all()
         ]
+
+    async def read_services(self) -> list[ServiceEntry]:
+        """See Switch."""
+        return []  # require_supported has refused them all
 
     async def read_drops(self, ports: Sequence[int]) -> dict[int, dict[DropReason, int]]:
         """See Switch."""

@@ -28,6 +28,7 @@ from ..switch import (
     Rewrite,
     Update,
     Usage,
+    require_supported,
 )
 from .messages import p4r, rpc_code, rpc_status
 from .pipeline import Field, Group, Pipeline, nvi_pipeline
@@ -127,6 +128,7 @@ class Codec:
     def encode(self, update: Update) -> Change:
         """An update of any table."""
         entry = update.entry
+        require_supported(entry)
         operation = update.operation
         if type(entry) is ConnectionEntry:
             return Change(entry.key, self._encode_connection(operation, entry))

@@ -17,6 +17,7 @@ from ..switch import (
     NeighbourEntry,
     NotPrimary,
     Punt,
+    ServiceEntry,
     State,
     SwitchError,
     Update,
@@ -150,6 +151,9 @@ class Session:
 
     async def read_neighbours(self) -> list[NeighbourEntry]:
         return await self._read_table(self._codec.all_neighbours, self._codec.decode_neighbour)
+
+    async def read_services(self) -> list[ServiceEntry]:
+        return []  # the codec has refused them all
 
     async def read_drops(self, ports: Sequence[int]) -> dict[int, dict[DropReason, int]]:
         drops: dict[int, dict[DropReason, int]] = {port: {} for port in ports}
