@@ -61,6 +61,11 @@ def derive_mac(*identity: str) -> Mac:
     return b"\x02" + hashlib.blake2s("/".join(identity).encode(), digest_size=5).digest()
 
 
+def interface_address(prefix: Address, mac: Mac) -> Address:
+    """The IPv6 address that an interface makes of its MAC under a prefix of 64 bits (RFC 4291, appendix A)."""
+    return prefix[:8] + bytes([mac[0] ^ 2]) + mac[1:3] + b"\xff\xfe" + mac[3:]
+
+
 class Subnet(Struct, frozen=True):
     """The addresses of one family in a network."""
 
