@@ -4,6 +4,8 @@ The switch has already sorted out most of what cannot be (p4src/edge.p4); what i
 cannot see cheaply. Nothing that fails a check is ever installed.
 """
 
+from .answers import echo_reply, reset
+from .dhcp import DhcpMessage, DhcpOffer, answer_dhcp, parse_dhcp
 from .errors import (
     ErrorMessage,
     Unreachable,
@@ -15,6 +17,7 @@ from .errors import (
     too_big,
 )
 from .flows import ECHO_PORT, Packet, echo_port, parse
+from .fragmenting import DatagramId, cut, fragment_of
 from .headers import (
     ETHERNET_LENGTH,
     EXTENSION_HEADERS,
@@ -37,15 +40,20 @@ from .neighbours import (
     parse_router_solicitation,
     router_advertisement,
 )
+from .translating import GROWTH, translate_error
 
 __all__ = [
     "ECHO_PORT",
     "ETHERNET_LENGTH",
     "EXTENSION_HEADERS",
+    "GROWTH",
     "IPV4_LENGTH",
     "IPV6_LENGTH",
     "ArpRequest",
     "Datagram",
+    "DatagramId",
+    "DhcpMessage",
+    "DhcpOffer",
     "ErrorMessage",
     "Fragment",
     "MalformedPacket",
@@ -53,20 +61,27 @@ __all__ = [
     "Packet",
     "RouterSolicitation",
     "Unreachable",
+    "answer_dhcp",
     "build_error",
+    "cut",
     "destination_unreachable",
     "echo_port",
+    "echo_reply",
     "ethernet",
+    "fragment_of",
     "ip_packet",
     "may_be_answered",
     "neighbour_advertisement",
     "parse",
     "parse_arp_request",
+    "parse_dhcp",
     "parse_error",
     "parse_neighbour_solicitation",
     "parse_router_solicitation",
     "read_datagram",
+    "reset",
     "router_advertisement",
     "time_exceeded",
     "too_big",
+    "translate_error",
 ]
