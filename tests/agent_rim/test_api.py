@@ -109,6 +109,9 @@ async def test_endpoints_come_and_go(client: httpx.AsyncClient, agent: FakeAgent
     [
         ({"mac": "02:00:00:00:00"}, "mac: '02:00:00:00:00' is not a MAC address; write it like"),
         ({"mac": "zz"}, "mac: 'zz' is not a MAC address"),
+        ({"address6": "fd00::g"}, "address6: 'fd00::g' is not an IP address; write it like fd00::1"),
+        ({"address6": "10.0.0.2"}, "address6: '10.0.0.2' is not an IPv6 address beside an IPv4 one"),
+        ({"address": "fd00::1", "address6": "fd00::2"}, "write the only address of an endpoint as address"),
         ({"address": "10.0.0.256"}, "address: '10.0.0.256' is not an IP address; write it like"),
         ({"port": "16"}, "Expected `int`, got `str` - at `$.port`"),
         ({"host": "h2"}, "unknown field `host`"),

@@ -52,6 +52,15 @@ def test_people_can_read_it(tmp_path: Path) -> None:
     assert (endpoint["mac"], endpoint["address"]) == ("02:00:00:00:00:01", "10.0.0.1")
 
 
+def test_an_endpoint_of_both_families_is_remembered_with_both_addresses(tmp_path: Path) -> None:
+    path = tmp_path / "h1.json"
+    both = Endpoint("web3", "acme", "web", WEB1.mac, (*WEB1.addresses, *WEB2.addresses), "h1")
+    opened(path).put(both, 16)
+    assert opened(path).endpoints == {"web3": (both, 16)}
+    (endpoint,) = json.loads(path.read_text())["endpoints"]
+    assert (endpoint["address"], endpoint["address6"]) == ("10.0.0.1", "fd00::2")
+
+
 def test_nothing_is_kept_without_a_path() -> None:
     state = opened(None)
     state.put(WEB1, 16)

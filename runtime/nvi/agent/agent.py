@@ -140,7 +140,9 @@ class Agent:
         local = self._local
         attachment = local.by_name.pop(name)
         endpoint, port = attachment.endpoint, attachment.port
-        del local.by_port[port], local.by_address[endpoint.tenant, endpoint.address]
+        del local.by_port[port]
+        for address in endpoint.addresses:
+            del local.by_address[endpoint.tenant, address]
         self._state.remove(name)
         if all(each.endpoint.tenant != endpoint.tenant for each in local.by_port.values()):
             self._unwatch.pop(endpoint.tenant)()
@@ -190,7 +192,8 @@ class Agent:
             )
         local.by_port[attachment.port] = attachment
         local.by_name[endpoint.name] = attachment
-        local.by_address[endpoint.tenant, endpoint.address] = attachment
+        for address in endpoint.addresses:
+            local.by_address[endpoint.tenant, address] = attachment
 
     async def _enforce(self, tenant: str) -> None:
         """The tenant's policy has changed: it holds for what is live, and for what was refused."""

@@ -3,7 +3,8 @@
     GET    /status             how the agent is
     GET    /connections        {"schema": 1, "connections": [...]}
     GET    /endpoints          {"schema": 1, "endpoints": [...]}
-    PUT    /endpoints/{name}   {"tenant", "network", "mac", "address", "port"}; idempotent
+    PUT    /endpoints/{name}   {"tenant", "network", "mac", "address", "port"}, and "address6" if it has both;
+                               idempotent
     DELETE /endpoints/{name}
     PUT    /tenants/{name}     nvi.model.Tenant as JSON: its networks and policy, in place of what they were
 

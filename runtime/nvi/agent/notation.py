@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from ..model import Endpoint, read_address, read_mac, show_address, show_mac
+from ..model import Address, Endpoint, read_address, read_mac, show_address, show_mac
 
 
-class EndpointProperties(Struct, frozen=True, forbid_unknown_fields=True):
+class EndpointProperties(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What an orchestrator says of an endpoint, whose name and host are known from elsewhere."""
 
     tenant: str
@@ -15,6 +15,8 @@ class EndpointProperties(Struct, frozen=True, forbid_unknown_fields=True):
     mac: str
     address: str
     port: int
+    address6: str | None = None
+    """A second one, of IPv6, beside an IPv4 `address`."""
 
     def read(self, name: str, host: str) -> tuple[Endpoint, int]:
         """(the endpoint, its port on the host's switch). Raises ValueError with a sentence that names the property."""
@@ -22,11 +24,22 @@ class EndpointProperties(Struct, frozen=True, forbid_unknown_fields=True):
             mac = read_mac(self.mac)
         except ValueError:
             raise ValueError(f"mac: {self.mac!r} is not a MAC address; write it like 02:00:00:00:00:01") from None
+        addresses = [self._read_address("address", self.address)]
+        if self.address6 is not None:
+            addresses.append(self._read_address("address6", self.address6))
+            if [len(address) for address in addresses] != [4, 16]:
+                raise ValueError(
+                    f"address6: {self.address6!r} is not an IPv6 address beside an IPv4 one in address; "
+                    "write the only address of an endpoint as address"
+                )
+        return Endpoint(name, self.tenant, self.network, mac, tuple(addresses), host), self.port
+
+    def _read_address(self, key: str, text: str) -> Address:
         try:
-            address = read_address(self.address)
+            return read_address(text)
         except ValueError:
-            raise ValueError(f"address: {self.address!r} is not an IP address; write it like 10.0.0.1") from None
-        return Endpoint(name, self.tenant, self.network, mac, (address,), host), self.port
+            example = "fd00::1" if key == "address6" else "10.0.0.1"
+            raise ValueError(f"{key}: {text!r} is not an IP address; write it like {example}") from None
 
 
 class NamedEndpoint(EndpointProperties, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -46,4 +59,5 @@ class NamedEndpoint(EndpointProperties, frozen=True, forbid_unknown_fields=True,
             mac=show_mac(endpoint.mac),
             address=show_address(endpoint.address),
             port=port,
+            address6=show_address(endpoint.addresses[1]) if len(endpoint.addresses) > 1 else None,
         )
