@@ -138,6 +138,10 @@ class Tenant(Struct, frozen=True):
     pairs: dict[str, bool] = {}
     """Endpoints that are connected (True) or disconnected (False) whatever else holds, by `pair_of` their names."""
 
+    def holds(self, address: Address) -> bool:
+        """Whether the address lies in one of its networks; all others are outside."""
+        return any(network.subnet_of(address) is not None for network in self.networks.values())
+
     def gateway_mac(self, network: str) -> Mac:
         """The MAC by which endpoints of the network know its router, the same on every host."""
         return derive_mac("gateway", self.name, network)
@@ -154,6 +158,16 @@ class Endpoint(Struct, frozen=True):
     """At least one, at most one of each family, IPv4 first."""
     host: str
     """Where it is now."""
+
+    @classmethod
+    def outside(cls, tenant: str, address: Address, gateway: str) -> Endpoint:
+        """Somebody outside of a tenant's networks, as its connections see them: at the external side of a gateway."""
+        return cls("", tenant, "", bytes(6), (address,), gateway)
+
+    @property
+    def is_outside(self) -> bool:
+        """Whether it is none of the tenant's."""
+        return not self.network
 
     @property
     def address(self) -> Address:

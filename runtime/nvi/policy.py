@@ -3,6 +3,9 @@
 Precedence: a pair (`connect`, `disconnect`), then the rules in the order of the file, the first match deciding, then
 same network, then common group, then deny. Every verdict names what made it, so a refusal can be explained. Another
 tenant is never even a candidate: endpoints are looked up within their tenant.
+
+Whoever is outside of the tenant's networks is the `internet` of its rules. Without a rule that matches, an endpoint may
+connect to it if its network says `internet: allow`, and be connected to by it where a service is published.
 """
 
 from __future__ import annotations
@@ -10,6 +13,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from .model import Endpoint, Protocol, Rule, Tenant, pair_of
+
+INTERNET = "internet"
+"""What rules call whoever is outside."""
 
 _WITH_PORTS = (Protocol.TCP, Protocol.UDP)
 
@@ -21,8 +27,13 @@ class Verdict(Struct, frozen=True):
     rule: str
 
 
-def judge(tenant: Tenant, initiator: Endpoint, responder: Endpoint, protocol: int, port: int) -> Verdict:
-    """May `initiator` open a connection to `responder`? Both are the tenant's. `port`: the responder's."""
+def judge(
+    tenant: Tenant, initiator: Endpoint, responder: Endpoint, protocol: int, port: int, *, published: bool = False
+) -> Verdict:
+    """May `initiator` open a connection to `responder`?
+
+    Both are the tenant's, or one is outside. `port`: the responder's; `published`: as a service.
+    """
     if initiator.tenant != tenant.name or responder.tenant != tenant.name:
         return Verdict(False, "another tenant")
     pair = pair_of(initiator.name, responder.name)
@@ -31,6 +42,12 @@ def judge(tenant: Tenant, initiator: Endpoint, responder: Endpoint, protocol: in
     for number, rule in enumerate(tenant.rules, 1):
         if _matches(tenant, rule, initiator, responder, protocol, port):
             return Verdict(rule.allow, f"rule {number}: {describe(rule)}")
+    if responder.is_outside:
+        network = tenant.networks.get(initiator.network)
+        allowed = network is not None and network.internet
+        return Verdict(allowed, f"network {initiator.network} {'says' if allowed else 'does not say'} internet: allow")
+    if initiator.is_outside:
+        return Verdict(published, "a published service" if published else "not published")
     if initiator.network == responder.network:
         return Verdict(True, f"same network {initiator.network}")
     for name, members in tenant.groups.items():
@@ -58,7 +75,9 @@ def _matches(tenant: Tenant, rule: Rule, initiator: Endpoint, responder: Endpoin
 
 
 def _is(tenant: Tenant, name: str, endpoint: Endpoint) -> bool:
-    """Whether a name (of an endpoint, a network or a group) means this endpoint."""
+    """Whether a name (of an endpoint, a network or a group, or `internet`) means this endpoint."""
+    if endpoint.is_outside:
+        return name == INTERNET
     return name in (endpoint.name, endpoint.network) or _among(endpoint, tenant.groups.get(name, ()))
 
 

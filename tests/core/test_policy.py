@@ -74,3 +74,48 @@ def test_a_pair_decides_before_all_else_in_both_orientations():
         assert judge(cut, one, other, 6, 80) == Verdict(False, "disconnect web1 web2")
     for one, other in ((WEB1, LAB1), (LAB1, WEB1)):
         assert judge(drawn, one, other, 6, 80) == Verdict(True, "connect lab1 web1")
+
+
+OPEN = Network("open", (Subnet(bytes([10, 0, 4, 0]), 24, bytes([10, 0, 4, 254])),), internet=True)
+OPEN1 = endpoint("open1", "open")
+PEER = Endpoint.outside("acme", b"\xcb\0\x71\7", "e9")
+
+
+def connected(rules=()):
+    return Tenant("acme", {**ACME.networks, "open": OPEN}, ACME.groups, tuple(rules))
+
+
+@pytest.mark.parametrize(
+    ("rules", "initiator", "port", "allowed", "rule"),
+    [
+        ([], WEB1, 80, False, "network web does not say internet: allow"),
+        ([], OPEN1, 80, True, "network open says internet: allow"),
+        ([Rule("web1", "internet", True, 6, (80,))], WEB1, 80, True, "rule 1: allow web1 -> internet tcp 80"),
+        ([Rule("web1", "internet", True, 6, (80,))], WEB1, 22, False, "network web does not say internet: allow"),
+        ([Rule("backend", "internet", False)], WEB1, 80, False, "rule 1: deny backend -> internet"),
+        ([Rule("open", "internet", False, 6, (25,))], OPEN1, 25, False, "rule 1: deny open -> internet tcp 25"),
+        ([Rule("internet", "open", False)], OPEN1, 80, True, "network open says internet: allow"),
+        ([Rule("open", "web", False)], OPEN1, 80, True, "network open says internet: allow"),
+    ],
+)
+def test_the_internet_is_reached_by_a_rule_or_else_if_the_network_says_so(rules, initiator, port, allowed, rule):
+    assert judge(connected(rules), initiator, PEER, 6, port) == Verdict(allowed, rule)
+
+
+@pytest.mark.parametrize(
+    ("rules", "published", "allowed", "rule"),
+    [
+        ([], True, True, "a published service"),
+        ([], False, False, "not published"),
+        ([Rule("internet", "web1", False)], True, False, "rule 1: deny internet -> web1"),
+        ([Rule("internet", "web2", False)], True, True, "a published service"),
+        ([Rule("web1", "internet", True)], False, False, "not published"),
+    ],
+)
+def test_the_internet_reaches_what_is_published_unless_a_rule_denies_it(rules, published, allowed, rule):
+    assert judge(connected(rules), PEER, WEB1, 6, 80, published=published) == Verdict(allowed, rule)
+
+
+def test_who_is_outside_of_the_networks():
+    assert not any(connected().holds(address) for address in (b"\x0a\0\5\1", b"\xcb\0\x71\7", bytes(16)))
+    assert connected().holds(b"\x0a\0\4\7")
