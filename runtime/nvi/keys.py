@@ -2,14 +2,18 @@
 
 What must be unique is the pair of ports of a segment, together with its two addresses and protocol, and only at the
 two hosts that use it. The one who offers proposes any key of its own; the one who accepts picks its own such that the
-pair is free. Each checks only what it knows itself: so nobody coordinates beyond the offer.
+pair is free. Each checks only what it knows itself: so nobody coordinates beyond the offer. A protocol without ports
+leaves only the addresses to be unique: its pairs are (0, 0), and what is chosen are the addresses themselves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import islice
+
 from msgspec import Struct
 
-from .model import Address
+from .model import Address, show_address, show_protocol
 
 KEY_FIRST, KEY_LAST = 20000, 32767
 """The range of keys, kept out of the host's own ephemeral ports (`p4src/ids.p4`)."""
@@ -69,7 +73,23 @@ class Keys:
             key = self._first + self._next
             if peer is None or Pair(path, key, peer) not in self._busy:
                 return key
-        raise Exhausted(f"no free key among {min(SEARCH_LIMIT, self._size)} tried towards {path.peer.hex()}")
+        raise Exhausted(f"no free key among {min(SEARCH_LIMIT, self._size)} tried towards {show_address(path.peer)}")
+
+    def pick_path(self, paths: Iterable[Path]) -> Path:
+        """Between which addresses a flow of a protocol without ports can go: there the addresses are the key.
+
+        Raises Exhausted if all the paths, or the first SEARCH_LIMIT of them, carry such a flow.
+        """
+        tried = None
+        for tried in islice(paths, SEARCH_LIMIT):
+            if Pair(tried, 0, 0) not in self._busy:
+                return tried
+        if tried is None:
+            raise Exhausted("the two hosts have no addresses of the same family")
+        raise Exhausted(
+            f"every pair of addresses towards {show_address(tried.peer)} carries a flow of protocol "
+            f"{show_protocol(tried.protocol)} already; give one of the two hosts a pool of addresses"
+        )
 
     def take(self, pair: Pair) -> bool:
         """Use a pair. False if it is in use or resting: it is never taken away from its connection."""

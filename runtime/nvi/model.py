@@ -33,6 +33,16 @@ class Protocol(IntEnum):
     ICMPV6 = 58
 
 
+_OTHER_PROTOCOLS = {4: "ipip", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 132: "sctp"}
+
+
+def show_protocol(protocol: int) -> str:
+    """`tcp`; the number, if people know it by no name."""
+    if protocol in Protocol._value2member_map_:
+        return Protocol(protocol).name.lower()
+    return _OTHER_PROTOCOLS.get(protocol, str(protocol))
+
+
 def show_address(address: Address) -> str:
     """`10.0.0.1` or `fd00::1`."""
     return str(ipaddress.ip_address(address))
@@ -98,6 +108,8 @@ class Network(Struct, frozen=True):
     """Whether its endpoints may open connections to the Internet."""
     dns: tuple[Address, ...] = ()
     """Resolvers that its endpoints are told of by DHCP and router advertisements."""
+    mtu: int = 1500
+    """Bytes of an IP packet that its endpoints may send at a time, as they are told by the same."""
 
     def subnet_of(self, address: Address) -> Subnet | None:
         """The subnet in whose CIDR the address lies; None if it is none of the network's."""

@@ -10,9 +10,11 @@ connect to it if its network says `internet: allow`, and be connected to by it w
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec import Struct
 
-from .model import Endpoint, Protocol, Rule, Tenant, pair_of
+from .model import Endpoint, Protocol, Rule, Tenant, pair_of, show_protocol
 
 INTERNET = "internet"
 """What rules call whoever is outside."""
@@ -60,14 +62,37 @@ def describe(rule: Rule) -> str:
     """A rule as people read it: `allow web -> db1 tcp 80,443`."""
     words = ["allow" if rule.allow else "deny", rule.initiator, "->", rule.responder]
     if rule.protocol is not None:
-        words.append(Protocol(rule.protocol).name.lower())
+        words.append(show_protocol(rule.protocol))
     if rule.ports:
         words.append(",".join(map(str, rule.ports)))
     return " ".join(words)
 
 
+def ambiguities(tenant: Tenant, endpoints: Iterable[str] = ()) -> list[str]:
+    """Why names in a tenant's policy could mean two things: sentences for users.
+
+    `endpoints`: names of endpoints of the tenant, as far as they are known.
+    """
+    kinds: dict[str, Iterable[str]] = {
+        "network": tenant.networks,
+        "group": tenant.groups,
+        "endpoint": set(endpoints),
+        "the Internet": (INTERNET,),
+    }
+    meanings: dict[str, list[str]] = {}
+    for kind, names in kinds.items():
+        for name in names:
+            meanings.setdefault(name, []).append(kind)
+    return [
+        f"{name!r} is both {kinds_of[0]} and {kinds_of[1]} for tenant {tenant.name}: rename the former"
+        for name, kinds_of in sorted(meanings.items())
+        if len(kinds_of) > 1
+    ]
+
+
 def _matches(tenant: Tenant, rule: Rule, initiator: Endpoint, responder: Endpoint, protocol: int, port: int) -> bool:
-    if rule.protocol is not None and rule.protocol != protocol:
+    # People who say icmp mean ping, in whichever family.
+    if rule.protocol not in (None, protocol) and (rule.protocol, protocol) != (Protocol.ICMP, Protocol.ICMPV6):
         return False
     if rule.ports and (protocol not in _WITH_PORTS or port not in rule.ports):
         return False

@@ -1,5 +1,11 @@
 """No key names two connections, none is stolen, and no search is unbounded."""
 
+from __future__ import annotations
+
+import random
+from collections import deque
+from itertools import product
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -82,3 +88,85 @@ def test_a_pair_is_free_again_after_release_or_quarantine_and_never_before(steps
             keys.rest(pair, now)
             busy_until[pair] = now + 60.0
         assert len(keys) == len(busy_until)
+
+
+A1, A2, B1 = b"\xac\x10\x01\x01", b"\xac\x10\x01\x02", b"\xac\x10\x02\x01"
+
+
+def paths(own, peers, protocol=47):
+    return [Path(local=local, peer=peer, protocol=protocol) for local, peer in product(own, peers)]
+
+
+def test_defect_22_a_protocol_without_ports_takes_a_pair_of_addresses_as_its_key():
+    keys = Keys(60.0)
+    for expected in (A1, A2):
+        path = keys.pick_path(paths([A1, A2], [B1]))
+        assert path.local == expected
+        assert keys.take(Pair(path, 0, 0))
+    with pytest.raises(Exhausted, match=r"towards 172.16.2.1 carries a flow of protocol gre already; give one of"):
+        keys.pick_path(paths([A1, A2], [B1]))
+    assert keys.pick_path(paths([A1], [B1], protocol=50)).protocol == 50
+    keys.free(Pair(paths([A2], [B1])[0], 0, 0))
+    assert keys.pick_path(paths([A1, A2], [B1])).local == A2
+
+
+def test_a_search_for_addresses_looks_at_a_bounded_number_of_them():
+    keys = Keys(60.0)
+    pool = [bytes([10, 1, n >> 8, n & 255]) for n in range(300)]
+    for path in paths(pool[:SEARCH_LIMIT], [B1]):
+        keys.take(Pair(path, 0, 0))
+    with pytest.raises(Exhausted):
+        keys.pick_path(paths(pool, [B1]))
+    with pytest.raises(Exhausted, match="no addresses of the same family"):
+        keys.pick_path([])
+
+
+def test_defects_1_2_and_3_a_million_short_connections_never_share_a_pair():
+    """Between two hosts; each is released with its peer's word or without it.
+
+    No pair names two connections, and none comes back before its release or the end of its quarantine.
+    """
+    chance = random.Random(3)
+    keys = Keys(quarantine=60.0, first=20000, last=20255)
+    live: deque[Pair] = deque()
+    forbidden: dict[Pair, float] = {}
+    now = 0.0
+    for made in range(1_000_000):
+        now += 0.01
+        theirs = 20000 + made % 16
+        pair = Pair(PATH, keys.pick(PATH, theirs), theirs)
+        assert keys.take(pair), "what was picked was not free"
+        assert forbidden.get(pair, 0.0) <= now, "a pair came back too soon"
+        forbidden[pair] = float("inf")
+        live.append(pair)
+        if len(live) > 1000:
+            gone = live.popleft()
+            if chance.random() < 0.9:
+                keys.free(gone)
+                forbidden[gone] = now
+            else:
+                keys.rest(gone, now)
+                forbidden[gone] = now + 60.0
+        if made % 100 == 0:
+            keys.wake(now)
+    resting = len(keys) - len(live)
+    assert 0 < resting < 60 * 100 * 0.2, "the quarantine is not emptied"
+    for pair in live:
+        keys.free(pair)
+    keys.wake(now + 60.0)
+    assert len(keys) == 0
+
+
+def test_defect_3_a_full_space_is_a_refusal_and_one_release_makes_room_again():
+    keys = Keys(quarantine=60.0, first=20000, last=20063)
+    pairs = [Pair(PATH, key, 20000) for key in range(20000, 20064)]
+    assert all(keys.take(pair) for pair in pairs)
+    for _ in range(100):
+        with pytest.raises(Exhausted, match="no free key"):
+            keys.pick(PATH, 20000)
+    assert keys.pick(PATH, 20001), "another peer's key leaves the whole range"
+    keys.rest(pairs[9], 0.0)
+    with pytest.raises(Exhausted):
+        keys.pick(PATH, 20000)
+    keys.wake(60.0)
+    assert keys.pick(PATH, 20000) == pairs[9].local

@@ -3,7 +3,7 @@
 import pytest
 
 from nvi.model import Endpoint, Network, Rule, Subnet, Tenant, pair_of
-from nvi.policy import Verdict, judge
+from nvi.policy import Verdict, ambiguities, describe, judge
 
 
 def network(name: str, third: int) -> Network:
@@ -119,3 +119,28 @@ def test_the_internet_reaches_what_is_published_unless_a_rule_denies_it(rules, p
 def test_who_is_outside_of_the_networks():
     assert not any(connected().holds(address) for address in (b"\x0a\0\5\1", b"\xcb\0\x71\7", bytes(16)))
     assert connected().holds(b"\x0a\0\4\7")
+
+
+def test_icmp_means_ping_in_both_families():
+    denied = tenant([Rule("web", "web", False, 1)])
+    assert not judge(denied, WEB1, WEB2, 1, 0x0800).allowed
+    assert not judge(denied, WEB1, WEB2, 58, 0x0800).allowed
+    only6 = tenant([Rule("web", "web", False, 58)])
+    assert judge(only6, WEB1, WEB2, 1, 0x0800).allowed
+    assert not judge(only6, WEB1, WEB2, 58, 0x0800).allowed
+
+
+@pytest.mark.parametrize(("protocol", "name"), [(47, "gre"), (132, "sctp"), (253, "253"), (58, "icmpv6")])
+def test_a_rule_for_any_protocol_can_be_shown(protocol, name):
+    assert describe(Rule("web", "db", True, protocol)) == f"allow web -> db {name}"
+    assert judge(tenant([Rule("web", "db", True, protocol)]), WEB1, DB1, protocol, 0).allowed
+
+
+def test_a_name_that_means_two_things_is_an_error():
+    twice = Tenant("acme", ACME.networks, {"web": ("db",)})
+    assert ambiguities(twice) == ["'web' is both network and group for tenant acme: rename the former"]
+    assert ambiguities(ACME, ["web1", "db"]) == ["'db' is both network and endpoint for tenant acme: rename the former"]
+    assert ambiguities(Tenant("acme", {"internet": network("internet", 1)})) == [
+        "'internet' is both network and the Internet for tenant acme: rename the former"
+    ]
+    assert ambiguities(ACME, ["web1"]) == []

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..model import Address, End, Endpoint, Protocol, SegmentEnd, show_address
+from ..model import Address, End, Endpoint, SegmentEnd, show_address, show_protocol
 from ..switch import Usage
 from .connections import Connection
-
-_PROTOCOL_NAMES: dict[int, str] = {protocol: protocol.name.lower() for protocol in Protocol}
 
 
 def connection_view(
@@ -40,7 +38,7 @@ def connection_view(
     return {
         "id": identity.short(),
         "tenant": identity.tenant,
-        "protocol": _PROTOCOL_NAMES.get(identity.protocol, str(identity.protocol)),
+        "protocol": show_protocol(identity.protocol),
         "initiator": end(connection.initiator),
         "responder": end(responder),
         "segments": segments,
