@@ -75,6 +75,33 @@ make_venv() {
     [ ! -e "$failed" ] || { rm "$failed"; fail "pip could not install everything into $directory; see above"; }
 }
 
+# nats-server, which holds farms together whose agents are processes of their own. The program alone, out of Debian's
+# package: installing the package would start a server of its own on this machine, and enable it.
+get_nats_server() {
+    for program in .venv/bin/nats-server "$(command -v nats-server || :)" /usr/sbin/nats-server; do
+        [ ! -x "$program" ] || return 0
+    done
+    if ! command -v dpkg-deb >/dev/null || ! command -v apt-get >/dev/null; then
+        say "no nats-server: install it yourself for 'nvi up --agents process' and its tests"
+        return 0
+    fi
+    say "getting nats-server out of its Debian package"
+    unpacked=$(mktemp -d)
+    if ! (cd "$unpacked" && apt-get download nats-server >log 2>&1); then
+        root=""
+        [ "$(id -u)" = 0 ] || root=sudo
+        $root apt-get update </dev/null >"$unpacked/log" 2>&1 || :
+        (cd "$unpacked" && apt-get download nats-server >>log 2>&1) || :
+    fi
+    if dpkg-deb -x "$unpacked"/nats-server_*.deb "$unpacked/files" 2>>"$unpacked/log"; then
+        install -m 755 "$unpacked/files/usr/sbin/nats-server" .venv/bin/nats-server
+    else
+        tail -3 "$unpacked/log" >&2
+        say "no nats-server: 'nvi up --agents process' and its tests need it, nothing else does"
+    fi
+    rm -r "$unpacked"
+}
+
 finish() { printf '%s\n' "$2" >"$1/.complete"; }
 
 if [ "$for_what" = shell ]; then
@@ -99,3 +126,4 @@ if make_venv .venv "$stamp" --editable '.[test]'; then
     finish .venv "$stamp"
     say "ready: .venv/bin/nvi"
 fi
+get_nats_server

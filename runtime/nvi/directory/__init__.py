@@ -1,7 +1,7 @@
 """The directory answers "where is this endpoint?".
 
-Agents publish only what they own and ask only for what a connection needs. One small interface; `memory` implements
-it for the agents of one process.
+Agents publish only what they own and ask only for what a connection needs. One small interface with two
+implementations: `memory` for the agents of one process, `nats` for a farm.
 """
 
 from __future__ import annotations
@@ -32,6 +32,10 @@ class Directory(Protocol):
 
     A watch calls back, without arguments, when what it watches may have changed; its owner then asks again.
     """
+
+    @property
+    def state(self) -> str:
+        """How it is, for people: where it is kept, and what keeps it from answering, if anything does."""
 
     async def endpoint(self, tenant: str, address: Address) -> Endpoint | None:
         """The tenant's endpoint with this address; None if there is none."""

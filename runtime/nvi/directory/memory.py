@@ -26,6 +26,11 @@ class MemoryDirectory:
         """By gateway, then by (protocol, external port)."""
         self._watchers: dict[tuple[object, ...], list[Callable[[], None]]] = {}
 
+    @property
+    def state(self) -> str:
+        """See Directory."""
+        return "in this process"
+
     async def endpoint(self, tenant: str, address: Address) -> Endpoint | None:
         """See Directory."""
         return self._endpoints.get((tenant, address))
