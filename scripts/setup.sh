@@ -47,11 +47,11 @@ digest() { cat "$@" | cksum; }
 
 if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     # Without what is only recommended: for mininet that is Open vSwitch, which nothing here uses.
-    set -- mininet net-tools iproute2 procps ethtool iputils-ping curl iperf3 tcpdump
+    set -- mininet net-tools iproute2 nftables procps ethtool iputils-ping iputils-tracepath traceroute curl iperf3 tcpdump
     [ -n "$(find_python)" ] || set -- python3 python3-venv "$@"
     install_packages "$@"
 else
-    say "not a Debian system: install mininet, iproute2, ethtool, ping, curl, iperf3, tcpdump and Python 3.11 yourself"
+    say "not a Debian system: install mininet, iproute2, nftables, ethtool, ping, tracepath, traceroute, curl, iperf3, tcpdump and Python 3.11"
 fi
 python=$(find_python)
 [ -n "$python" ] || fail "no Python of at least 3.11 with venv; apt-get install python3 python3-venv"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from nvi.topology import TopologyError, loads
 
-from .test_topology import GOOD
+from .test_topology import CLOUDS, GOOD
 
 
 def try_load(text: str) -> None:
@@ -38,8 +38,12 @@ def test_any_punctuation(text: str) -> None:
 WORDS = tuple(
     """
     name idle_timeout sites hosts tenants endpoints site underlay networks groups cidr gateway ip mac host
-    dc h1 h2 red blue web db a b c null true 3 -1 .5 .nan 0x10 172.16.1.1/24 10.0.1.0/24 10.0.1.1 10.0.1.254
-    fd00::1 fd00::/64 0.0.0.0/0 255.255.255.255/32 1.2.3.4/31 02:00:00:00:00:0b ~ << &x *x !!int [] {} [a] {a:b}
+    pool external address public internet outside cidr6 gateway6 ip6 dns mtu publish via port external_port protocol
+    dc h1 h2 red blue web db a b c null true 3 -1 .5 .nan 0x10
+    172.16.1.1/24 10.0.1.0/24 10.0.1.1 10.0.1.254
+    fd00::1 fd00::/64 fd00::1/64 ::/0
+    fe80::1 198.51.100.1/24 e1 e9 w9 tcp 80 30000 0.0.0.0/0 255.255.255.255/32 1.2.3.4/31
+    02:00:00:00:00:0b ~ << &x *x !!int [] {} [a] {a:b}
     """.split()  # noqa: SIM905  # a list of so many quotes could not be read
 )
 
@@ -48,7 +52,7 @@ WORDS = tuple(
 @given(st.integers(1, 6), st.randoms(use_true_random=False))
 def test_mutations(count: int, rng: random.Random) -> None:
     """Files that are nearly right get furthest into the reader."""
-    text = GOOD
+    text = rng.choice((GOOD, CLOUDS))
     for _ in range(count):
         lines = text.split("\n")
         at = rng.randrange(len(lines))

@@ -116,15 +116,17 @@ def endpoint_add(
     name: Annotated[str, typer.Argument(show_default=False)],
     tenant: Annotated[str, typer.Option(help="Whose it is.", show_default=False)],
     network: Annotated[str, typer.Option(help="The network of the tenant that it is in.", show_default=False)],
-    ip: Annotated[str, typer.Option(help="Its address in that network.", show_default=False)],
     host: Annotated[str, typer.Option(help="Where it is.", show_default=False)],
+    ip: Annotated[str | None, typer.Option(help="Its IPv4 address in that network.", show_default=False)] = None,
+    ip6: Annotated[str | None, typer.Option(help="Its IPv6 address in that network.", show_default=False)] = None,
     mac: Annotated[str | None, typer.Option(help="Its MAC.", show_default="follows from its name")] = None,
 ) -> None:
     """Add an endpoint: a network namespace with the interface eth0, on a host."""
     from .client import put_endpoint
 
-    added = put_endpoint(name, {"tenant": tenant, "network": network, "address": ip, "host": host, "mac": mac})
-    print(f"{name} is on {added['host']}, port {added['port']}: {added['address']}, {added['mac']}")
+    where = {"tenant": tenant, "network": network, "host": host}
+    added = put_endpoint(name, {**where, "address": ip, "address6": ip6, "mac": mac})
+    print(f"{name} is on {added['host']}, port {added['port']}: {', '.join(added['addresses'])}, {added['mac']}")
 
 
 @endpoint_app.command("remove")

@@ -14,20 +14,24 @@ def as_json(view: dict[str, Any]) -> None:
 
 def hosts(view: dict[str, Any]) -> None:
     """`nvi hosts`."""
-    _table(
-        ("host", "site", "underlay", "endpoints"),
-        (
-            (host["name"], host["site"], ", ".join(host["underlay"]), ", ".join(host["endpoints"]) or "-")
-            for host in view["hosts"]
-        ),
-        "there are no hosts",
-    )
+    rows = []
+    for host in view["hosts"]:
+        external = host["external"]
+        outside = "-" if external is None else external["address"]
+        if external is not None and external["public"] != external["address"].partition("/")[0]:
+            outside += f" (outside: {external['public']})"
+        underlay = ", ".join(host["underlay"])
+        rows.append((host["name"], host["site"], underlay, outside, ", ".join(host["endpoints"]) or "-"))
+    _table(("host", "site", "underlay", "external", "endpoints"), rows, "there are no hosts")
 
 
 def endpoints(view: dict[str, Any]) -> None:
     """`nvi endpoints`."""
-    columns = ("name", "tenant", "network", "address", "mac", "host", "port")
-    rows = ([str(endpoint[column]) for column in columns] for endpoint in view["endpoints"])
+    columns = ("name", "tenant", "network", "addresses", "mac", "host", "port")
+    rows = (
+        [", ".join(each) if isinstance(each := endpoint[column], list) else str(each) for column in columns]
+        for endpoint in view["endpoints"]
+    )
     _table(("endpoint", *columns[1:]), rows, "there are no endpoints; 'nvi endpoint add' adds one")
 
 

@@ -52,6 +52,7 @@ class AgentClient:
             "mac": show_mac(endpoint.mac),
             "address": show_address(endpoint.address),
             "port": port,
+            **({"address6": show_address(endpoint.addresses[1])} if len(endpoint.addresses) > 1 else {}),
         }
         await self._request("PUT", f"/endpoints/{endpoint.name}", body)
 

@@ -121,10 +121,10 @@ class Farm:
         self._publish()
 
     async def _start_switches(self) -> None:
-        for device_id, host in enumerate(self.topology.hosts, 1):
+        for device_id, (host, described) in enumerate(self.topology.hosts.items(), 1):
             directory = self._directory.of_host(host)
             socket = directory / "p4rt.sock"
-            ports = switch_ports([*self._plan.ports[host].values(), *self._plan.spares[host]])
+            ports = switch_ports(described, [*self._plan.ports[host].values(), *self._plan.spares[host]])
             command = targets.command(self.target, device_id, directory, ports)
             self._switches[host] = Service(
                 f"the switch of {host}",
@@ -254,8 +254,7 @@ class Farm:
                     f"host {endpoint.host!r} has no free port; remove one of its endpoints, or use another host"
                 )
             port = self._spares[endpoint.host][0]
-            network = self.topology.tenants[endpoint.tenant].networks[endpoint.network]
-            self._nodes.create(endpoint_node(endpoint, network))
+            self._nodes.create(endpoint_node(endpoint, self.topology))
             try:
                 self._remember(self._nodes.pid(name))
                 await self._nodes.lend(endpoint.host, spare_interface(port), name, show_mac(endpoint.mac))

@@ -12,7 +12,7 @@ from typing import Any
 
 from mininet.node import Node as MininetNode
 
-from .plan import Cable, Node, Plug
+from .parts import Cable, Node, Plug
 
 
 class SetupError(Exception):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import IPv4Network
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from ..model import Endpoint, Tenant, derive_mac, show_address, show_mac
+from ..model import Address, Endpoint, Network, Tenant, derive_mac, show_address, show_mac
 from ..suggest import suggest
 from ..topology.addresses import overlay_address, unicast_mac
 from ..topology.record import NAME_RULE, name_works
@@ -18,8 +17,9 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True):
 
     tenant: str
     network: str
-    address: str
     host: str
+    address: str | None = None
+    address6: str | None = None
     mac: str | None = None
 
 
@@ -48,23 +48,37 @@ def place(
     if network is None:
         remedy = suggest(request.network, tenant.networks, noun="network")
         raise Misuse(f"{what}: tenant {tenant.name!r} has no network {request.network!r}; {remedy}")
-    subnet = network.subnets[0]
-    cidr = IPv4Network(subnet.cidr)
+    where = f"the network {tenant.name}/{network.name} is {' and '.join(subnet.cidr for subnet in network.subnets)}"
     try:
-        address = overlay_address(request.address, cidr).packed
+        addresses = tuple(_addresses(request, network))
         mac = unicast_mac(request.mac) if request.mac else derive_mac("endpoint", tenant.name, name)
     except ValueError as error:
-        raise Misuse(f"{what}: {error}; the network {tenant.name}/{network.name} is {subnet.cidr}") from None
-    if address == subnet.gateway:
-        raise Misuse(f"{what}: {request.address} is the gateway of {tenant.name}/{network.name}; use another address")
+        raise Misuse(f"{what}: {error}; {where}") from None
+    if not addresses:
+        raise Misuse(f"{what}: it has no address; give it one with --ip or --ip6: {where}")
+    for address in addresses:
+        if address == network.gateway_for(address):
+            of = f"{show_address(address)} is the gateway of {tenant.name}/{network.name}"
+            raise Misuse(f"{what}: {of}; use another address")
     if mac == tenant.gateway_mac(network.name):
         raise Misuse(f"{what}: {show_mac(mac)} is the MAC of its gateway; use another MAC, or none")
-    endpoint = Endpoint(name, tenant.name, network.name, mac, (address,), request.host)
+    endpoint = Endpoint(name, tenant.name, network.name, mac, addresses, request.host)
     if name in hosts:
         raise Conflict(f"there is a host {name!r} already; use another name: commands take either")
     for other in existing:
         _check_against(endpoint, other)
     return endpoint
+
+
+def _addresses(request: Request, network: Network) -> Iterator[Address]:
+    """IPv4 first. Raises ValueError with a sentence."""
+    for text, option, length in ((request.address, "--ip", 4), (request.address6, "--ip6", 16)):
+        if text is None:
+            continue
+        subnets = tuple(subnet for subnet in network.subnets if len(subnet.prefix) == length)
+        if not subnets:
+            raise ValueError(f"{option}: the network has no IPv{4 if length == 4 else 6}")
+        yield overlay_address(text, subnets).packed
 
 
 def _check_against(endpoint: Endpoint, other: Endpoint) -> None:
@@ -74,8 +88,8 @@ def _check_against(endpoint: Endpoint, other: Endpoint) -> None:
         raise Conflict(f"there is an endpoint {other.name!r} already; {remedy}")
     if other.tenant != endpoint.tenant:
         return
-    if other.address == endpoint.address:
-        address = show_address(endpoint.address)
+    for shared in set(other.addresses) & set(endpoint.addresses):
+        address = show_address(shared)
         raise Conflict(f"{what}: {address} is the address of endpoint {other.name!r}; use another address")
     if other.network == endpoint.network and other.mac == endpoint.mac:
         raise Conflict(

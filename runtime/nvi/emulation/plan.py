@@ -9,56 +9,28 @@
  │  eth0 ─┼───┼─ ep17 ─┘                                 │              │ (its address)│
  └────────┘   └──────────────────────────────────────────┘              └──────────────┘
 ```
+
+A gateway's switch has two more ports: `external0`, the wire to the outside world, and `nvi1p`, the peer of `nvi1`,
+which carries its external address.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import IPv4Address, IPv4Network
+from collections.abc import Iterable, Iterator
 
 from msgspec import Struct
 
-from ..model import Endpoint, Network, derive_mac, show_address, show_mac
-from ..switch import PORT_FIRST_ENDPOINT, PORT_HOST_STACK, PORT_UNDERLAY
+from ..keys import KEY_FIRST, KEY_LAST
+from ..model import Endpoint, derive_mac, show_address, show_mac
+from ..switch import PORT_EXTERNAL, PORT_EXTERNAL_STACK, PORT_FIRST_ENDPOINT, PORT_HOST_STACK, PORT_UNDERLAY
 from ..topology import SPARE_PORTS, Topology, TopologyHost
-from ..topology.underlay import HostNode, Leaf, Spine, graph, next_hops
-from . import Kind
-
-KEY_RANGE = "20000-32767"
-"""The ports that agents take as keys (`KEY_FIRST` to `KEY_LAST` in `p4src/ids.p4`)."""
+from ..topology.model import IPNetwork
+from ..topology.underlay import router_address
+from .outside import outside
+from .parts import Cable, Node, Plug, add_address, enable_ipv6, families, ip, plain, prepare, route, set_mtu
+from .routers import leaf_router, routers
 
 BMV2_THRIFT_PORT = 9090
-
-# What user-space switches cannot cope with: checksums left to hardware that is not there, and frames of 64 kB. VLAN
-# tags stay in the frame, where a switch expects them.
-_OFFLOADS = "rx off tx off sg off tso off gso off gro off rxvlan off txvlan off"
-
-
-class Plug(Struct, frozen=True):
-    """One end of a cable."""
-
-    node: str
-    interface: str
-    mac: str | None = None
-    """None: as the kernel likes."""
-
-
-class Cable(Struct, frozen=True):
-    """A veth pair."""
-
-    a: Plug
-    b: Plug
-
-
-class Node(Struct, frozen=True):
-    """A network namespace."""
-
-    name: str
-    kind: Kind
-    prepare: str
-    """Shell commands to run before any interface is there."""
-    configure: str
-    """Shell commands to run once the interfaces are there."""
 
 
 class Plan(Struct, frozen=True):
@@ -82,11 +54,13 @@ def spare_interface(port: int) -> str:
     return f"spare{port}"
 
 
-def switch_ports(ports: Iterator[int] | list[int]) -> dict[int, str]:
+def switch_ports(host: TopologyHost, ports: Iterable[int]) -> dict[int, str]:
     """All ports of a host's switch with their interfaces, given those of its endpoints and its spare ones."""
+    external = {PORT_EXTERNAL: "external0", PORT_EXTERNAL_STACK: "nvi1p"} if host.external else {}
     return {
         PORT_UNDERLAY: "underlay0",
         PORT_HOST_STACK: "nvi0p",
+        **external,
         **{port: port_interface(port) for port in sorted(ports)},
     }
 
@@ -102,127 +76,112 @@ def make_plan(topology: Topology) -> Plan:
         first_spare = PORT_FIRST_ENDPOINT + len(endpoints)
         ports[host.name] = {endpoint.name: PORT_FIRST_ENDPOINT + i for i, endpoint in enumerate(endpoints)}
         spares[host.name] = tuple(range(first_spare, first_spare + SPARE_PORTS))
-        nodes.append(_host(host, [*ports[host.name].values(), *spares[host.name]], spares[host.name]))
-        mac = show_mac(derive_mac("host", host.site, host.name))
-        cables.append(Cable(Plug(host.name, "nvi0p"), Plug(host.name, "nvi0", mac)))
+        site_subnets = [
+            subnet for other in topology.hosts.values() if other.site == host.site for subnet in other.subnets
+        ]
+        wires = switch_ports(host, [*ports[host.name].values(), *spares[host.name]])
+        nodes.append(_host(host, site_subnets, list(wires.values()), spares[host.name]))
+        for number, stack in enumerate(_stacks(host)):
+            mac = show_mac(derive_mac("host", host.site, host.name, str(number)))
+            cables.append(Cable(Plug(host.name, f"{stack}p"), Plug(host.name, stack, mac)))
         for endpoint in endpoints:
-            network = topology.tenants[endpoint.tenant].networks[endpoint.network]
-            nodes.append(endpoint_node(endpoint, network))
+            nodes.append(endpoint_node(endpoint, topology))
             port = ports[host.name][endpoint.name]
             plug = Plug(endpoint.name, "eth0", show_mac(endpoint.mac))
             cables.append(Cable(Plug(host.name, port_interface(port)), plug))
         for port in spares[host.name]:
             cables.append(Cable(Plug(host.name, port_interface(port)), Plug(host.name, spare_interface(port))))
-    for site in topology.sites:
-        site_nodes, site_cables = _underlay([host for host in topology.hosts.values() if host.site == site])
+    for site in topology.sites.values():
+        site_nodes, site_cables = routers(site, [host for host in topology.hosts.values() if host.site == site.name])
         nodes += site_nodes
         cables += site_cables
-    return Plan(tuple(nodes), tuple(cables), ports, spares)
+    outside_nodes, outside_cables = outside(topology)
+    return Plan((*nodes, *outside_nodes), (*cables, *outside_cables), ports, spares)
 
 
-def _prepare(*commands: str) -> str:
-    """IPv6 is off everywhere: its neighbour and router discovery would be noise on every port."""
-    ipv6 = "for i in all default; do f=/proc/sys/net/ipv6/conf/$i/disable_ipv6; [ ! -e $f ] || echo 1 > $f; done"
-    return "\n".join(("ip link set lo up", ipv6, *commands))
+def _stacks(host: TopologyHost) -> list[str]:
+    """The interfaces that carry a host's addresses."""
+    return ["nvi0", "nvi1"] if host.external else ["nvi0"]
 
 
-def _plain(interfaces: list[str]) -> str:
-    """Switch off what user-space switches cannot cope with."""
-    return f"for i in {' '.join(interfaces)}; do ethtool -K $i {_OFFLOADS} >/dev/null; done"
+def _host(host: TopologyHost, site_subnets: list[IPNetwork], wires: list[str], spares: tuple[int, ...]) -> Node:
+    """`wires`: the interfaces that its switch has for ports."""
+    stacks = _stacks(host)
+    own = list(host.subnets)
+    addresses = [add_address(each.with_prefixlen, "nvi0") for each in host.underlay]
+    # Those of the pool are the host's, too, but its own stack never chooses one of them.
+    addresses += [
+        add_address(f"{each}/{each.max_prefixlen}", "nvi0", "noprefixroute preferred_lft 0")
+        for each in host.pool_addresses
+    ]
+    if host.external is not None:
+        own.append(host.external.interface.network)
+        addresses.append(add_address(host.external.interface.with_prefixlen, "nvi1"))
+    versions = families(own)
+    configure = [
+        *([enable_ipv6(*stacks)] if 6 in versions else []),
+        *(ip(*_rules(stacks), family=version) for version in sorted(versions)),
+        ip(
+            *(f"link set dev {wire} arp off up" for wire in wires),
+            *(f"link set dev {stack} up" for stack in stacks),
+            *addresses,
+            *_routes(host, site_subnets),
+        ),
+        plain([*wires, *stacks, *map(spare_interface, spares)]),
+    ]
+    # Of both families: IPv6 has no setting of its own.
+    reserve = f"echo {KEY_FIRST}-{KEY_LAST} > /proc/sys/net/ipv4/ip_local_reserved_ports"
+    return Node(host.name, "host", prepare(reserve), "\n".join(configure))
 
 
-def _ip(*commands: str) -> str:
-    """One process for many `ip` commands."""
-    return "\n".join(("ip -batch - <<'.'", *commands, "."))
+def _rules(stacks: list[str]) -> list[str]:
+    """`ip rule` commands: what the host's own stack takes for its own.
 
-
-def _host(host: TopologyHost, ports: list[int], spares: tuple[int, ...]) -> Node:
-    router = Leaf(host.site, host.subnet).address
-    wires = ["underlay0", "nvi0p", *map(port_interface, ports)]
-    # The kernel gets a copy of whatever arrives at a port of the switch. Only what the switch hands out at nvi0 is
-    # meant for it: it answers no ARP on the ports (arp off), and accepts or routes nothing that came from them. BMv2's
-    # Thrift server, where there is one, listens on all addresses and believes everybody: nobody outside gets to it.
-    rules = [
+    The kernel gets a copy of whatever arrives at a port of the switch. Only what the switch hands out at nvi0 and nvi1
+    is meant for it: it answers no ARP on the ports (arp off), has no IPv6 there, and accepts or routes nothing that
+    came from them. BMv2's Thrift server, where there is one, listens on all addresses and believes everybody: nobody
+    outside gets to it.
+    """
+    return [
         "rule add pref 10 iif lo lookup local",
-        f"rule add pref 11 iif nvi0 ipproto tcp dport {BMV2_THRIFT_PORT} blackhole",
-        "rule add pref 12 iif nvi0 lookup local",
+        *(f"rule add pref 11 iif {stack} ipproto tcp dport {BMV2_THRIFT_PORT} blackhole" for stack in stacks),
+        *(f"rule add pref 12 iif {stack} lookup local" for stack in stacks),
         "rule add pref 13 iif lo lookup main",
-        "rule add pref 14 iif nvi0 lookup main",
+        *(f"rule add pref 14 iif {stack} lookup main" for stack in stacks),
         "rule add pref 15 blackhole",
         "rule del pref 0",
     ]
+
+
+def _routes(host: TopologyHost, site_subnets: list[IPNetwork]) -> Iterator[str]:
+    """`ip` commands: a gateway finds its site through the underlay and all else outside; any other host has one way."""
+    outward = None if host.external is None else host.external.interface.network
+    if outward is not None:
+        yield route("default", str(router_address(outward)), "nvi1")
+    for version in sorted(families(host.subnets)):
+        router = str(leaf_router(host, version))
+        if outward is None or outward.version != version:
+            yield route("default", router, "nvi0")
+            continue
+        for subnet in dict.fromkeys(site_subnets):
+            if subnet.version == version and subnet not in host.subnets:
+                yield route(subnet, router, "nvi0")
+
+
+def endpoint_node(endpoint: Endpoint, topology: Topology) -> Node:
+    """The namespace of a workload. `configure` runs each time that its interface `eth0` has come."""
+    network = topology.tenants[endpoint.tenant].networks[endpoint.network]
+    commands = [*set_mtu("eth0", topology.mtu_of(endpoint.tenant, endpoint.network))]
+    routes = []
+    for address in endpoint.addresses:
+        subnet = network.subnet_of(address)
+        assert subnet is not None, "an endpoint's addresses are in its network"
+        options = ["broadcast +"] if len(address) == 4 else []
+        commands.append(add_address(f"{show_address(address)}/{subnet.prefix_length}", "eth0", *options))
+        routes.append(route("default", show_address(subnet.gateway), "eth0"))
     configure = [
-        _ip(
-            *rules,
-            *(f"link set dev {wire} arp off up" for wire in wires),
-            "link set dev nvi0 up",
-            *(f"addr add {address.with_prefixlen} dev nvi0" for address in host.underlay),
-            f"route add default via {router} dev nvi0",
-        ),
-        _plain([*wires, "nvi0", *map(spare_interface, spares)]),
+        *([enable_ipv6("eth0")] if any(len(address) == 16 for address in endpoint.addresses) else []),
+        ip(*commands, "link set dev eth0 up", *routes),
+        plain(["eth0"]),
     ]
-    reserve = f"echo {KEY_RANGE} > /proc/sys/net/ipv4/ip_local_reserved_ports"
-    return Node(host.name, "host", _prepare(reserve), "\n".join(configure))
-
-
-def endpoint_node(endpoint: Endpoint, network: Network) -> Node:
-    """The namespace of a workload. Its interface `eth0` must be there before `configure` runs."""
-    subnet = network.subnets[0]
-    commands = _ip(
-        f"addr add {show_address(endpoint.address)}/{subnet.prefix_length} broadcast + dev eth0",
-        "link set dev eth0 up",
-        f"route add default via {show_address(subnet.gateway)} dev eth0",
-    )
-    return Node(endpoint.name, "endpoint", _prepare(), f"{commands}\n{_plain(['eth0'])}")
-
-
-def _underlay(hosts: list[TopologyHost]) -> tuple[list[Node], list[Cable]]:
-    """The routers of one site: a bridge for each subnet, and a spine if there are several."""
-    underlay = graph(hosts)
-    leaves = [node for node in underlay if isinstance(node, Leaf)]
-    names: dict[Leaf | Spine | HostNode, str] = {leaf: f"{leaf.site}/leaf{i}" for i, leaf in enumerate(leaves, 1)}
-    cables: list[Cable] = []
-    addresses: dict[Leaf, tuple[IPv4Address, IPv4Address]] = {}
-    """Of the link between a leaf and the spine: the leaf's end, the spine's."""
-    links = IPv4Network("169.254.0.0/16")
-    for i, leaf in enumerate(leaves):
-        attached = [host for host in hosts if underlay.has_edge(HostNode(host.name), leaf)]
-        for j, host in enumerate(attached, 1):
-            cables.append(Cable(Plug(host.name, "underlay0"), Plug(names[leaf], f"port{j}")))
-        addresses[leaf] = (links[2 * i], links[2 * i + 1])
-    nodes = []
-    for i, leaf in enumerate(leaves, 1):
-        degree = underlay.degree[leaf] - 1
-        commands = [
-            "link add name br0 type bridge forward_delay 0 mcast_snooping 0",
-            f"addr add {leaf.address}/{leaf.subnet.prefixlen} dev br0",
-            *(f"link set dev port{j} master br0 up" for j in range(1, degree + 1)),
-            "link set dev br0 up",
-        ]
-        wires = [f"port{j}" for j in range(1, degree + 1)]
-        if len(leaves) > 1:
-            spine = Spine(leaf.site)
-            names[spine] = f"{leaf.site}/spine"
-            cables.append(Cable(Plug(names[leaf], "up0"), Plug(names[spine], f"down{i}")))
-            commands += [
-                f"addr add {addresses[leaf][0]}/31 dev up0",
-                "link set dev up0 up",
-                *(f"route add {subnet} via {addresses[leaf][1]}" for subnet in next_hops(underlay, leaf)),
-            ]
-            wires.append("up0")
-        nodes.append(_router(names[leaf], commands, wires))
-    if len(leaves) > 1:
-        spine = Spine(leaves[0].site)
-        commands = []
-        for i, leaf in enumerate(leaves, 1):
-            commands += [f"addr add {addresses[leaf][1]}/31 dev down{i}", f"link set dev down{i} up"]
-        for subnet, next_hop in next_hops(underlay, spine).items():
-            assert isinstance(next_hop, Leaf)
-            commands.append(f"route add {subnet} via {addresses[next_hop][0]}")
-        nodes.append(_router(names[spine], commands, [f"down{i}" for i in range(1, len(leaves) + 1)]))
-    return nodes, cables
-
-
-def _router(name: str, commands: list[str], wires: list[str]) -> Node:
-    forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
-    return Node(name, "router", _prepare(forward), f"{_ip(*commands)}\n{_plain(wires)}")
+    return Node(endpoint.name, "endpoint", prepare(), "\n".join(configure))

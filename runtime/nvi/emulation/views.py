@@ -24,6 +24,13 @@ def hosts_view(hosts: Iterable[TopologyHost], endpoints: Iterable[Endpoint], pid
                 "name": host.name,
                 "site": host.site,
                 "underlay": [address.with_prefixlen for address in host.underlay],
+                "pool": [network.with_prefixlen for network in host.pool],
+                "external": None
+                if host.external is None
+                else {
+                    "address": host.external.interface.with_prefixlen,
+                    "public": str(host.external.public),
+                },
                 "endpoints": [endpoint.name for endpoint in placed if endpoint.host == host.name],
                 "pid": pids[host.name],
             }
@@ -40,6 +47,7 @@ def endpoint_view(endpoint: Endpoint, port: int, pid: int) -> dict[str, Any]:
         "network": endpoint.network,
         "mac": show_mac(endpoint.mac),
         "address": show_address(endpoint.address),
+        "addresses": [show_address(address) for address in endpoint.addresses],
         "host": endpoint.host,
         "port": port,
         "pid": pid,

@@ -24,25 +24,18 @@ def name_works(name: str) -> bool:
 class Record:
     """A mapping that is read key by key. Whatever is wrong goes to the report."""
 
-    def __init__(
-        self, report: Report, what: str, field: Field, known: tuple[str, ...], *, later: tuple[str, ...] = ()
-    ) -> None:
-        """`what` names the thing in messages. `later`: keys of the language that this version cannot act on."""
+    def __init__(self, report: Report, what: str, field: Field, known: tuple[str, ...]) -> None:
+        """`what` names the thing in messages; `known` are its keys."""
         self.report = report
         self.what = what
         self.line = field.line
         value = field.value
         self._fields = value.fields if isinstance(value, Mapping) else {}
         if not isinstance(value, Mapping) and not _is_empty(value):
-            remedy = f"give it keys: {', '.join(known)}" if known else "write {} after it"
-            self.add(field.line, f"must be a group of keys, not {describe(value)}", remedy)
+            self.add(field.line, f"must be a group of keys, not {describe(value)}", f"give it keys: {', '.join(known)}")
         for key, child in self._fields.items():
-            if key in known:
-                continue
-            if key not in later:
-                self.add(child.line, f"unknown key {key!r}", suggest(key, known, noun="key") if known else "remove it")
-            elif not _is_empty(child.value):
-                self.add(child.line, f"{key!r} is not supported yet", "remove it")
+            if key not in known:
+                self.add(child.line, f"unknown key {key!r}", suggest(key, known, noun="key"))
 
     def add(self, line: int, what: str, remedy: str) -> None:
         """Report a problem of this thing."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..keys import KEY_FIRST, KEY_LAST
 from ..model import Protocol, Tenant
 from ..suggest import suggest
+
+INTERNET = "internet"
+"""What rules call everything that is no endpoint of their tenant."""
 
 
 def named(tenant: Tenant, endpoints: Iterable[str], name: str) -> str:
     """A name in a rule, if it means one thing. Raises ValueError."""
     kinds = {"endpoint": list(endpoints), "network": list(tenant.networks), "group": list(tenant.groups)}
+    kinds["the Internet"] = [INTERNET]
     found = [kind for kind, names in kinds.items() if name in names]
     if len(found) > 1:
-        raise ValueError(f"{name!r} is both {found[0]} and {found[1]} of tenant {tenant.name!r}: rename one")
-    if not found and name == "internet":
-        raise ValueError("'internet' is not supported yet")
+        raise ValueError(f"{name!r} is both {found[0]} and {found[1]} for tenant {tenant.name!r}: rename the former")
     if not found:
         known = [each for names in kinds.values() for each in names]
         hint = suggest(name, known, noun="endpoint, network or group")
@@ -35,11 +38,22 @@ def protocol_of(name: str | None) -> int | None:
 
 def ports_of(ports: Iterable[str], protocol: str | None) -> tuple[int, ...]:
     """The ports of a rule. Raises ValueError."""
-    numbers = []
-    for text in ports:
-        if not text.strip().isascii() or not text.strip().isdigit() or not 1 <= int(text) <= 65535:
-            raise ValueError(f"{text.strip()!r} is not a port: use numbers from 1 to 65535")
-        numbers.append(int(text))
+    numbers = tuple(service_port(text.strip()) for text in ports)
     if numbers and protocol not in ("tcp", "udp"):
         raise ValueError("ports are those of a protocol: say tcp or udp")
-    return tuple(numbers)
+    return numbers
+
+
+def service_port(text: str) -> int:
+    """A port of TCP or UDP. Raises ValueError."""
+    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535:
+        raise ValueError(f"{text!r} is not a port: use numbers from 1 to 65535")
+    return int(text)
+
+
+def external_port(text: str) -> int:
+    """A port of a gateway at which a service can be published. Raises ValueError."""
+    port = service_port(text)
+    if KEY_FIRST <= port <= KEY_LAST:
+        raise ValueError(f"{port} is among the keys of connections: use one outside {KEY_FIRST}-{KEY_LAST}")
+    return port

@@ -1,21 +1,26 @@
-"""The underlay as a graph: hosts, the router of each subnet, and what joins a site's routers. No I/O.
+"""The wiring as a graph: hosts, the router of each wire, what joins a site's routers, and the world outside. No I/O.
 
-                      spine                 one per site with more than one subnet
-                    /   |   \\
-               leaf   leaf   leaf           the router of a subnet, at its last host address
-                |      |      |
-              hosts  hosts  hosts           attached to their subnet's bridge
+                         internet
+                        /        \\
+                 uplink           uplink        where gateways are attached, perhaps behind a 1:1 NAT
+                   |
+      (a host that is a gateway)
+                   |     spine                  one per site with more than one leaf
+                   |   /   |   \\
+                  leaf   leaf   leaf            the router of a wire, at the last host address of its subnets
+                   |      |      |
+                 hosts  hosts  hosts
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv4Address, IPv4Network
 
 import networkx as nx
 from msgspec import Struct
 
-from .model import TopologyHost
+from .addresses import last_address
+from .model import IPAddress, IPNetwork, TopologyHost
 
 
 class HostNode(Struct, frozen=True):
@@ -25,17 +30,10 @@ class HostNode(Struct, frozen=True):
 
 
 class Leaf(Struct, frozen=True):
-    """A subnet's router."""
+    """The router of the hosts that share a wire: those with a subnet in common, of whatever family."""
 
     site: str
-    subnet: IPv4Network
-
-    @property
-    def address(self) -> IPv4Address:
-        """Where the hosts of the subnet find it."""
-        address = router_address(self.subnet)
-        assert address is not None, "a subnet without room for a router has no leaf"
-        return address
+    subnets: tuple[IPNetwork, ...]
 
 
 class Spine(Struct, frozen=True):
@@ -44,45 +42,102 @@ class Spine(Struct, frozen=True):
     site: str
 
 
-Node = HostNode | Leaf | Spine
+class UplinkNode(Struct, frozen=True):
+    """The router of a subnet on the external side of gateways."""
+
+    subnet: IPNetwork
+    translated_in: str | None
+    """The site whose gateways are behind its 1:1 NAT; None if their addresses are those that the outside sees."""
 
 
-def router_address(subnet: IPv4Network) -> IPv4Address | None:
+class Internet(Struct, frozen=True):
+    """What joins the uplinks."""
+
+
+Node = HostNode | Leaf | Spine | UplinkNode | Internet
+INTERNET = Internet()
+
+
+def router_address(subnet: IPNetwork) -> IPAddress | None:
     """The last host address of a subnet, which is its router's; None if there is no room for both router and hosts."""
-    if subnet.prefixlen == 32:
+    return None if subnet.prefixlen == subnet.max_prefixlen else last_address(subnet)
+
+
+def uplink_node(host: TopologyHost) -> UplinkNode | None:
+    """Where a host is attached to the outside world, if it is."""
+    if host.external is None:
         return None
-    return subnet[-1] if subnet.prefixlen == 31 else subnet[-2]
+    return UplinkNode(host.external.interface.network, host.site if host.external.translated else None)
 
 
 def graph(hosts: Iterable[TopologyHost]) -> nx.Graph[Node]:
-    """Who is wired to whom. A host without a usable router stays alone."""
+    """Who is wired to whom. A host without a usable router stays alone on that side."""
+    hosts = list(hosts)
     result: nx.Graph[Node] = nx.Graph()
+    result.add_node(INTERNET)
+    leaves = _leaves(hosts)
     for host in hosts:
-        result.add_node(HostNode(host.name))
-        result.add_node(Spine(host.site))
-        router = router_address(host.subnet)
-        if router is None or any(router == interface.ip for interface in host.underlay):
-            continue
-        leaf = Leaf(host.site, host.subnet)
-        result.add_edge(HostNode(host.name), leaf)
-        result.add_edge(leaf, Spine(host.site))
+        node = HostNode(host.name)
+        result.add_nodes_from((node, Spine(host.site)))
+        if not cut_off(host.subnets, [interface.ip for interface in host.underlay]):
+            leaf = leaves[host.site, host.subnets[0]]
+            result.add_edge(node, leaf)
+            result.add_edge(leaf, Spine(host.site))
+        uplink = uplink_node(host)
+        if uplink is not None and host.external is not None:
+            result.add_edge(uplink, INTERNET)
+            if not cut_off((uplink.subnet,), [host.external.interface.ip]):
+                result.add_edge(node, uplink)
     return result
+
+
+def cut_off(subnets: Iterable[IPNetwork], own: list[IPAddress]) -> IPNetwork | None:
+    """The first of these subnets whose router somebody with these addresses cannot use; None if all is well."""
+    return next((subnet for subnet in subnets if router_address(subnet) in (None, *own)), None)
 
 
 def isolated(hosts: Iterable[TopologyHost]) -> Iterator[str]:
     """The names of the hosts that cannot reach their site."""
     hosts = list(hosts)
-    underlay = graph(hosts)
+    wiring = graph(hosts)
+    inside = wiring.subgraph(node for node in wiring if not isinstance(node, UplinkNode | Internet))
     for host in hosts:
-        if not nx.has_path(underlay, HostNode(host.name), Spine(host.site)):
+        if not nx.has_path(inside, HostNode(host.name), Spine(host.site)):
             yield host.name
 
 
-def next_hops(underlay: nx.Graph[Node], router: Leaf | Spine) -> dict[IPv4Network, Node]:
+def unreachable_gateways(hosts: Iterable[TopologyHost]) -> Iterator[str]:
+    """The names of the gateways that cannot reach the outside world by themselves."""
+    hosts = list(hosts)
+    wiring = graph(hosts)
+    for host in hosts:
+        uplink = uplink_node(host)
+        if uplink is not None and not wiring.has_edge(HostNode(host.name), uplink):
+            yield host.name
+
+
+def next_hops(wiring: nx.Graph[Node], router: Leaf | Spine) -> dict[IPNetwork, Node]:
     """To which neighbouring router a router sends what is for each of its site's other subnets (shortest paths)."""
-    paths = nx.single_source_shortest_path(underlay, router)
+    routers = wiring.subgraph(node for node in wiring if isinstance(node, (Leaf, Spine)) and node.site == router.site)
+    paths = nx.single_source_shortest_path(routers, router)
     return {
-        node.subnet: path[1]
+        subnet: path[1]
         for node, path in paths.items()
-        if isinstance(node, Leaf) and node != router and node.site == router.site
+        if isinstance(node, Leaf) and node != router
+        for subnet in node.subnets
     }
+
+
+def _leaves(hosts: list[TopologyHost]) -> dict[tuple[str, IPNetwork], Leaf]:
+    """By site and subnet: the wire that it is on."""
+    shared: nx.Graph[tuple[str, IPNetwork]] = nx.Graph()
+    for host in hosts:
+        subnets = [(host.site, subnet) for subnet in host.subnets]
+        shared.add_nodes_from(subnets)
+        nx.add_path(shared, subnets)
+    leaves = {}
+    for component in nx.connected_components(shared):
+        ((site, _), *_) = component
+        together = tuple(sorted((subnet for _, subnet in component), key=lambda each: (each.version, each)))
+        leaves.update({member: Leaf(site, together) for member in component})
+    return leaves
