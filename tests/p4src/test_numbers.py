@@ -15,6 +15,7 @@ from nvi.emulation import plan
 from nvi.model import Protocol
 from nvi.p4rt.codec import nvi_codec
 from nvi.p4rt.pipeline import nvi_pipeline
+from nvi.topology import load
 
 P4SRC = Path(__file__).parents[2] / "p4src"
 CODE = {path.name: re.sub(r"//.*", "", path.read_text()) for path in P4SRC.glob("*.p4")}
@@ -75,7 +76,11 @@ def test_p4info_shows_enums(name: str) -> None:
 
 
 def test_hosts_reserve_the_range_of_keys() -> None:
-    assert f"{CONSTANTS['KEY_FIRST']}-{CONSTANTS['KEY_LAST']}" == plan.KEY_RANGE
+    reserve = f"echo {CONSTANTS['KEY_FIRST']}-{CONSTANTS['KEY_LAST']} > /proc/sys/net/ipv4/ip_local_reserved_ports"
+    topology = load(Path(__file__).parents[2] / "topologies" / "two-hosts.yaml")
+    hosts = [node for node in plan.make_plan(topology).nodes if node.kind == "host"]
+    assert len(hosts) == 2
+    assert all(reserve in host.prepare.splitlines() for host in hosts)
 
 
 def test_echo_stand_ins() -> None:

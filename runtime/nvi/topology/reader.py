@@ -10,6 +10,7 @@ from typing import Literal
 from msgspec.structs import replace
 
 from ..model import Endpoint, Network, Protocol, Rule, Service, Subnet, Tenant, derive_mac
+from ..policy import INTERNET
 from ..suggest import suggest
 from .addresses import (
     attached_interface,
@@ -35,7 +36,7 @@ from .model import (
 )
 from .problems import Report
 from .record import NAME_RULE, Record, name_works
-from .rules import INTERNET, external_port, named, ports_of, protocol_of, service_port
+from .rules import external_port, named, ports_of, protocol_of, service_port
 
 _LONGEST_IDLE_TIMEOUT = 86400.0
 _CIDR = {4: "cidr", 6: "cidr6"}

@@ -6,10 +6,8 @@ from collections.abc import Iterable
 
 from ..keys import KEY_FIRST, KEY_LAST
 from ..model import Protocol, Tenant
+from ..policy import INTERNET
 from ..suggest import suggest
-
-INTERNET = "internet"
-"""What rules call everything that is no endpoint of their tenant."""
 
 
 def named(tenant: Tenant, endpoints: Iterable[str], name: str) -> str:
