@@ -405,6 +405,7 @@ class Agent:
             "host": local.host.name,
             "state": state,
             "message": standing.text,
+            "directory": local.directory.state,
             "pid": os.getpid(),
             "entries": {
                 "connections": 2 * len(local.connections) + len(self._refusals),

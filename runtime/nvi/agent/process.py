@@ -1,4 +1,4 @@
-"""A process that runs the agents of several hosts, which share a directory and offers in memory.
+"""A process that runs the agent of one host, over NATS; or those of several, which share a directory in memory.
 
 The agents stay independent of each other: what keeps one from working is reported and tried again, and the others do
 not notice.
@@ -16,12 +16,16 @@ import structlog
 from ..config import AgentConfig, FarmConfig
 from ..directory import Directory, DirectoryError
 from ..directory.memory import MemoryDirectory
+from ..directory.nats import NatsDirectory
+from ..nats.connection import Connection
 from ..offers import Offers
 from ..offers.memory import MemoryOffers
+from ..offers.nats import NatsOffers
 from ..p4rt.session import Session
 from ..switch import SwitchError
 from .agent import Agent
 from .api import Api
+from .hostfile import HostFile
 from .state import StateError, StateFile
 from .underlay import KernelUnderlay
 
@@ -65,7 +69,9 @@ def check(config: FarmConfig) -> None:
 class Member:
     """One host's agent, and what it stands on."""
 
-    def __init__(self, config: AgentConfig, farm: FarmConfig, directory: Directory, offers: Offers) -> None:
+    def __init__(
+        self, config: AgentConfig, directory: Directory, offers: Offers, *, idle_timeout: float, punt_rate: int
+    ) -> None:
         """Begins a new epoch. Raises StateError if the agent's state cannot be read."""
         self.host = config.host.name
         state = StateFile(config.state)
@@ -82,34 +88,42 @@ class Member:
             offers,
             self._underlay,
             state,
-            idle_timeout=farm.idle_timeout,
-            punt_rate=farm.punt_rate,
+            idle_timeout=idle_timeout,
+            punt_rate=punt_rate,
         )
+        self._published = False
         self._api = Api(self._agent, self.host, config.api)
 
     async def publish(self) -> None:
         """Say what this host has, and answer the others. Raises DirectoryError."""
         await self._agent.start()
+        self._published = True
 
     async def run(self) -> None:
         """Bring up everything else, however long it takes, and be there until cancelled."""
         structlog.contextvars.bind_contextvars(host=self.host)  # for what speaks in this task and those it starts
         try:
             await self._until_it_works("underlay", self._underlay.start)
-            switch = asyncio.create_task(self._until_it_works("switch", self._connect))
+            rest = asyncio.create_task(self._bring_up())
             try:
-                await asyncio.wait((switch,), timeout=PATIENCE)
+                await asyncio.wait((rest,), timeout=PATIENCE)
                 await self._until_it_works("API", self._api.start)
-                await switch
+                await rest
                 _log.info("agent up")
                 await asyncio.get_running_loop().create_future()
             finally:
-                switch.cancel()
-                await asyncio.wait((switch,))
+                rest.cancel()
+                await asyncio.wait((rest,))
         except Exception:
             _log.exception("agent failed unexpectedly; restart it, and please report this")
         finally:
             await self._stop()
+
+    async def _bring_up(self) -> None:
+        # Whoever takes over a switch must know the endpoints, or it would shut them out.
+        if not self._published:
+            await self._until_it_works("place in the directory", self.publish)
+        await self._until_it_works("switch", self._connect)
 
     async def _connect(self) -> None:
         await self._session.start(PATIENCE)
@@ -123,18 +137,20 @@ class Member:
         _log.info("agent down")
 
     async def _until_it_works(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
-        delay = RETRY_FIRST
+        delay, said = RETRY_FIRST, ""
         while True:
             try:
                 return await attempt()
-            except (OSError, SwitchError) as error:
-                _log.warning(f"no {what} yet", reason=str(error), again_in=delay)
+            except (OSError, SwitchError, DirectoryError) as error:
+                if str(error) != said:
+                    said = str(error)
+                    _log.warning(f"no {what} yet", reason=said, again_in=delay)
             await asyncio.sleep(delay)
             delay = min(2 * delay, RETRY_LAST)
 
 
 async def run(farm: FarmConfig, stop: asyncio.Event) -> bool:
-    """Run the agents until `stop` is set. Returns False at once if none of them can run."""
+    """Run the agents until `stop` is set. Returns False if none of them can run, or all have failed."""
     directory, offers = MemoryDirectory(), MemoryOffers()
     for tenant in farm.tenants:
         await directory.publish_tenant(tenant)
@@ -144,16 +160,44 @@ async def run(farm: FarmConfig, stop: asyncio.Event) -> bool:
     if not members:
         _log.error("no agent can run", farm=farm.farm)
         return False
+    return await _until(stop, members)
+
+
+async def run_host(file: HostFile, stop: asyncio.Event) -> bool:
+    """Run the agent of one host, over NATS, until `stop` is set. Returns False if it cannot run, or has failed."""
+    layout = file.layout
+    connection = Connection(file.nats, file.host, layout.inbox(file.host))
+    directory, offers = NatsDirectory(connection, layout), NatsOffers(connection, layout)
+    try:
+        member = Member(file.agent(), directory, offers, idle_timeout=file.idle_timeout, punt_rate=file.punt_rate)
+    except StateError as error:
+        _log.error("this agent cannot run", host=file.host, reason=str(error))
+        return False
+    structlog.contextvars.bind_contextvars(host=file.host)
+    connection.start()
+    directory.start()
+    try:
+        return await _until(stop, [member])
+    finally:
+        await offers.stop()
+        await directory.stop()
+        await connection.stop()
+
+
+async def _until(stop: asyncio.Event, members: list[Member]) -> bool:
+    """Run members until `stop` is set. Returns False if all of them have failed before."""
     tasks = [asyncio.create_task(member.run(), name=f"agent of {member.host}") for member in members]
     # What was made up to here stays: it need not be looked through again and again.
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    await stop.wait()
-    _log.info("stopping", farm=farm.farm)
-    for task in tasks:
+    stopped = asyncio.create_task(stop.wait())
+    ended = asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait((stopped, ended), return_when=asyncio.FIRST_COMPLETED)
+    _log.info("stopping")
+    for task in (stopped, *tasks):
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-    return True
+    await ended
+    return stop.is_set()
 
 
 async def _publish(farm: FarmConfig, directory: Directory, offers: Offers) -> list[Member]:
@@ -161,7 +205,7 @@ async def _publish(farm: FarmConfig, directory: Directory, offers: Offers) -> li
     members: list[Member] = []
     for config in farm.agents:
         try:
-            member = Member(config, farm, directory, offers)
+            member = Member(config, directory, offers, idle_timeout=farm.idle_timeout, punt_rate=farm.punt_rate)
             await member.publish()
         except (DirectoryError, StateError) as error:
             _log.error("this agent cannot run", host=config.host.name, reason=str(error))

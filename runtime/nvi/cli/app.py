@@ -111,6 +111,22 @@ def switch(context: typer.Context) -> None:
     embedded(["switch", *context.args], prog_name="nvi")
 
 
+@app.command()
+def agent(
+    config: Annotated[Path, typer.Option(help="What docs/nats.md describes.", show_default=False)],
+    verbose: Annotated[bool, typer.Option("--verbose", help="Log also what is refused, and why.")] = False,
+) -> None:
+    """Run the agent of this host, as one of a farm that NATS holds together, until SIGTERM."""
+    from ..agent.__main__ import run_host_file
+    from ..agent.hostfile import HostFileError
+    from .errors import MISUSE, CommandError
+
+    try:
+        raise typer.Exit(run_host_file(config, verbose=verbose))
+    except HostFileError as error:
+        raise CommandError(str(error), MISUSE) from None
+
+
 @endpoint_app.command("add")
 def endpoint_add(
     name: Annotated[str, typer.Argument(show_default=False)],
