@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Callable
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -114,5 +116,19 @@ def test_parser_loop_is_refused() -> None:
 def test_generated_code_is_small_enough() -> None:
     """Python makes room for every variable of a function at each call: thousands would cost more than the packet."""
     for name in ("alu", "headers", "tables"):
-        switch = Engine.load((PROGRAMS / f"{name}.json").read_bytes())
-        assert switch.process.__code__.co_nlocals < 300
+        functions = compile_program(load((PROGRAMS / f"{name}.json").read_bytes())).functions()
+        assert len(functions) > 1
+        for function in functions:
+            (make,) = (part for part in function.code.co_consts if isinstance(part, CodeType))
+            (made,) = (part for part in make.co_consts if isinstance(part, CodeType))
+            assert made.co_nlocals < 300
+
+
+def test_a_way_is_compiled_when_a_packet_takes_it() -> None:
+    """And once for all engines of the program."""
+    program = load((PROGRAMS / "tables.json").read_bytes())
+    one, two = Engine(program), Engine(program)
+    assert one.compiled._ways == {}
+    packet = struct.pack(">BIHBIB", 0, 1, 2, 0, 0, 0)
+    assert one.process(5, packet) == one.process(5, packet) == two.process(5, packet)
+    assert len(one.compiled._ways) == 1

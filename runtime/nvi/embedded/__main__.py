@@ -44,7 +44,8 @@ def switch(
 def dump(program: Annotated[Path, typer.Argument(help="p4c's BMv2 JSON.")]) -> None:
     """Print the Python that a program is compiled to."""
     try:
-        typer.echo(compile_program(load(program.read_bytes())).source, nl=False)
+        for function in compile_program(load(program.read_bytes())).functions():
+            typer.echo(function.source)
     except (ProgramError, OSError) as error:
         typer.echo(f"dump: {error}", err=True)
         raise typer.Exit(1) from error

@@ -1,19 +1,24 @@
-"""Compile a program to one Python function that takes a packet from port to port.
+"""Compile a program to Python functions that take a packet from port to port.
 
-The source can be looked at: `python -m nvi.embedded --dump PROGRAM.json`.
+One function is the parser. Each way through it ends in a call of another one, which is everything up to the wire, with
+what is known of a packet that took this way: compiled when the first such packet comes, since of the many ways most
+are never taken. The source can be looked at: `python -m nvi.embedded dump PROGRAM.json`.
 """
 
 from __future__ import annotations
 
 import random
+import re
 import struct
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import CodeType
 from weakref import WeakKeyDictionary
 
 from . import hashes, ir, reads
-from .code import Block, Flow, Src, expr, lit
+from .code import Block, Flow, Octets, Raw, Span, Src, expr, lit
 from .deparser import DeparserWriter
 from .graph import SPLIT_BUDGET, Graph, Needs, Walker, needs_of, strip
 from .ir import FieldRef
@@ -26,17 +31,24 @@ Process = Callable[[int, bytes], list[tuple[int, bytes]]]
 """(ingress port, packet) -> [(egress port, packet)]."""
 
 
+Objects = Mapping[tuple[str, str], object]
+"""(kind, name) -> an engine's table, counter, meter or register."""
+
+
 @dataclass(frozen=True)
-class Compiled:
-    """A program as code. `bind` makes it a function over an engine's objects."""
+class Function:
+    """A function as code, still to be bound to an engine's objects."""
 
     source: str
-    code: CodeType
     externs: Mapping[tuple[str, str], str]
-    """(kind, name) -> name in the code of each object that it needs; kinds: table, counter, meter, register."""
+    """(kind, name) -> name in the code of each object that it may need; kinds: table, counter, meter, register."""
 
-    def bind(self, objects: Mapping[tuple[str, str], object], clock: Callable[[], int], started: int) -> Process:
-        """The function, over these objects. `clock` gives ns, `started` is its value when the switch started."""
+    @cached_property
+    def code(self) -> CodeType:
+        return compile(self.source, "<nvi.embedded>", "exec")
+
+    def bind(self, objects: Objects, **more: object) -> Callable[..., list[tuple[int, bytes]]]:
+        """The function, over these objects and whatever else it is made of."""
         namespace: dict[str, object] = {
             **hashes.FUNCTIONS,
             "concatenate": hashes.concatenate,
@@ -47,9 +59,44 @@ class Compiled:
         exec(self.code, namespace)
         make = namespace["make"]
         assert callable(make)
-        arguments = {name: objects[key] for key, name in self.externs.items()}
-        process: Process = make(clock=clock, started=started, **arguments)
-        return process
+        bound: Callable[..., list[tuple[int, bytes]]] = make(
+            **{name: objects[key] for key, name in self.externs.items()}, **more
+        )
+        return bound
+
+
+class Compiled:
+    """A program as code. `bind` makes it a function over an engine's objects."""
+
+    def __init__(self, program: ir.Program) -> None:
+        """Raises UnsupportedConstruct."""
+        self._compiler = _Compiler(program)
+        self._parser = self._compiler.parse()
+        self._ways: dict[int, Function] = {}
+        self._lock = threading.Lock()
+
+    def functions(self) -> list[Function]:
+        """All of it: the parser, then every way."""
+        return [self._parser, *map(self._way, range(len(self._compiler.ways)))]
+
+    def _way(self, number: int) -> Function:
+        with self._lock:
+            if number not in self._ways:
+                self._ways[number] = self._compiler.way(number)
+            return self._ways[number]
+
+    def bind(self, objects: Objects, clock: Callable[[], int], started: int) -> Process:
+        """The function, over these objects. `clock` gives ns, `started` is its value when the switch started."""
+
+        def first_of(number: int) -> Callable[..., list[tuple[int, bytes]]]:
+            def first(*known: object) -> list[tuple[int, bytes]]:
+                ways[number] = self._way(number).bind(objects, clock=clock, started=started)
+                return ways[number](*known)
+
+            return first
+
+        ways = [first_of(number) for number in range(len(self._compiler.ways))]
+        return self._parser.bind(objects, clock=clock, started=started, ways=ways)
 
 
 _compiled: WeakKeyDictionary[ir.Program, Compiled] = WeakKeyDictionary()
@@ -58,13 +105,19 @@ _compiled: WeakKeyDictionary[ir.Program, Compiled] = WeakKeyDictionary()
 def compile_program(program: ir.Program) -> Compiled:
     """Compile, once per program: a simulation has one engine per host. Raises UnsupportedConstruct."""
     if program not in _compiled:
-        _compiled[program] = _Compiler(program).run()
+        _compiled[program] = Compiled(program)
     return _compiled[program]
+
+
+_NO_MULTICAST = ir.Assign(MULTICAST_GROUP, ir.Const(0))
 
 
 class _Compiler:
     def __init__(self, program: ir.Program) -> None:
         self.program = program
+        self.ways: list[tuple[Flow, str]] = []
+        """The ends of the parser, and the parameters of the functions that follow."""
+        self._refuse_multicast()
         self.evaluator = Evaluator(program)
         self.walker = Walker(self.evaluator)
         self.externs = Externs()
@@ -89,6 +142,12 @@ class _Compiler:
             FieldRef("standard_metadata", "checksum_error") in self.ingress.live(program.ingress.start).reads
         )
 
+    def _refuse_multicast(self) -> None:
+        for action in self.program.actions.values():
+            for statement in action.body:
+                if getattr(statement, "target", None) == MULTICAST_GROUP and statement != _NO_MULTICAST:
+                    raise ir.UnsupportedConstruct("multicast (a value other than 0 in mcast_grp)", action.where)
+
     def _graph(self, pipeline: ir.Pipeline, after: Needs) -> Graph[str]:
         successors: dict[str, list[str | None]] = {}
         for name, node in pipeline.nodes.items():
@@ -105,7 +164,8 @@ class _Compiler:
 
     # --------------------------------------------------------------------------------------------- stages
 
-    def run(self) -> Compiled:
+    def parse(self) -> Function:
+        """The parser."""
         body = Block()
         body.add("n = len(packet)")
         flow = Flow(body, {}, {})
@@ -113,13 +173,23 @@ class _Compiler:
         self._set(flow, "packet_length", Src("n", 0, 0xFFFFFFFF))
         self._set(flow, "ingress_global_timestamp", expr("@now", 0, (1 << 48) - 1))
         for end in self.parser.walk(self.walker, flow, self.ingress.live(self.program.ingress.start)):
-            self.walker.allow(SPLIT_BUDGET)
-            self._verify(end)
-            for way in self.walker.walk(
-                self.ingress, self.program.ingress.start, None, end, self._expander(self.ingress, self._after_ingress)
-            ):
-                self._after_ingress(way)
-        return self._assemble(body)
+            known = ", ".join(("port", "packet", "n", *_variables(end)))
+            end.block.add(f"return ways[{len(self.ways)}]({known})")
+            end.block = Block()
+            self.ways.append((end, known))
+        return self._function("process", "port, packet", body, "ways")
+
+    def way(self, number: int) -> Function:
+        """All that follows one way through the parser. Each may be asked for once."""
+        end, known = self.ways[number]
+        body = end.block
+        self.walker.allow(SPLIT_BUDGET)
+        self._verify(end)
+        for way in self.walker.walk(
+            self.ingress, self.program.ingress.start, None, end, self._expander(self.ingress, self._after_ingress)
+        ):
+            self._after_ingress(way)
+        return self._function(f"way_{number}", known, body)
 
     def _expander(
         self, graph: Graph[str], leave: Callable[[Flow], None]
@@ -185,10 +255,6 @@ class _Compiler:
 
     def _after_ingress(self, flow: Flow) -> None:
         """The traffic manager, then everything up to the wire."""
-        evaluator = self.evaluator
-        group = evaluator.read(flow, MULTICAST_GROUP)
-        if group.const != 0:
-            raise ir.UnsupportedConstruct("multicast (a value other than 0 in mcast_grp)", "pipeline ingress")
         port = self._drop_or_go_on(flow)
         if port is None:
             return
@@ -258,16 +324,32 @@ class _Compiler:
 
     # ------------------------------------------------------------------------------------------- assembly
 
-    def _assemble(self, body: Block) -> Compiled:
+    def _function(self, name: str, parameters: str, body: Block, *more: str) -> Function:
+        externs = dict(self.externs.names)
         lines = [
             "# Generated; a flow of packets takes one way through these branches.",
-            f"def make({', '.join(['clock', 'started', *self.externs.names.values()])}):",
+            f"def make({', '.join(['clock', 'started', *more, *externs.values()])}):",
             "    from_bytes = int.from_bytes",
         ]
-        lines += [f"    {name} = {source}" for source, name in self.structs.items()]
-        lines += ["    def process(port, packet):", *body.render(2), "    return process"]
-        source = "\n".join(lines) + "\n"
-        return Compiled(source, compile(source, "<nvi.embedded>", "exec"), dict(self.externs.names))
+        lines += [f"    {each} = {source}" for source, each in self.structs.items()]
+        lines += [f"    def {name}({parameters}):", *body.render(2), f"    return {name}"]
+        return Function("\n".join(lines) + "\n", externs)
+
+
+def _variables(flow: Flow) -> list[str]:
+    """Names of the variables in which a flow holds what it knows."""
+    held = [*flow.values.values(), *flow.valid.values(), flow.growth]
+    texts = [*flow.loaded.values(), *flow.known, flow.base]
+    for value in held:
+        match value:
+            case Src() | Octets():
+                texts.append(value.text)
+            case Raw():
+                texts.append(value.base)
+            case Span():
+                texts += [value.base, value.end]
+    found = {word for text in texts for word in re.findall(r"[^\W\d]\w*", text)}
+    return sorted(found & (flow.names | {"now"} if flow.clock_read else flow.names))
 
 
 def assume(flow: Flow, condition: ir.Expr, holds: bool) -> None:
