@@ -199,7 +199,7 @@ def test_something_else_is_left_alone(agent: FakeAgent, path: Path) -> None:
 async def test_a_path_that_cannot_be(agent: FakeAgent, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="longer than 107 bytes"):
         await Api(agent, "h1", tmp_path / ("x" * 108)).start()
-    with pytest.raises(OSError, match=r"cannot make the API socket .*: No such file"):
+    with pytest.raises(OSError, match=r"cannot make the socket .*: No such file"):
         await Api(agent, "h1", tmp_path / "none" / "h1.sock").start()
 
 

@@ -15,7 +15,7 @@ from nvi.cli.bring_up import up
 from nvi.cli.errors import FAILED, MISUSE, CommandError
 from nvi.emulation import preflight
 from nvi.emulation.placement import Conflict, Misuse, Request, place
-from nvi.emulation.processes import ProcessId
+from nvi.emulation.processes import ProcessId, rotate
 from nvi.emulation.rundir import FarmRecord, RunDirectory, RunError, State, inspect
 from nvi.emulation.views import connections_view, host_status
 from nvi.topology import load
@@ -87,20 +87,67 @@ def test_a_machine_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(preflight, "_PROGRAMS", {"no-such-program": "some-package"})
-    assert any("apt-get install some-package" in each for each in preflight.check())
+    assert any("apt-get install some-package" in each for each in preflight.check(load(LEAF_SPINE)))
 
     monkeypatch.setattr(preflight, "_PROGRAMS", {})
     refused = subprocess.CompletedProcess([], 1, "", "Operation not permitted\n")
     monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(preflight, "_in_namespace", lambda _: refused)
-    (only,) = preflight.check()
+    (only,) = preflight.check(load(LEAF_SPINE))
     assert "network namespace" in only
     assert "--privileged" in only
     monkeypatch.setattr(
         preflight, "_in_namespace", lambda c: refused if "bridge" in c else subprocess.CompletedProcess([], 0, "", "")
     )
-    (only,) = preflight.check()
+    (only,) = preflight.check(load(LEAF_SPINE))
     assert "modprobe bridge" in only
+
+
+def test_preflight_checks_what_the_topology_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    topologies = LEAF_SPINE.parent
+    monkeypatch.setattr(preflight.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(preflight, "_PROGRAMS", {})
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda _: True)
+    refused = subprocess.CompletedProcess([], 1, "", "Operation not supported")
+    monkeypatch.setattr(
+        preflight, "_in_namespace", lambda c: refused if "nft" in c else subprocess.CompletedProcess([], 0, "", "")
+    )
+    monkeypatch.setattr(preflight.shutil, "which", lambda program: None if program == "nft" else program)
+    assert not preflight.check(load(LEAF_SPINE))
+    assert "apt-get install nftables" in preflight.check(load(topologies / "three-sites.yaml"))[0]
+    monkeypatch.setattr(preflight.shutil, "which", lambda program: program)
+    (only,) = preflight.check(load(topologies / "three-sites.yaml"))
+    assert "nftables (Operation not supported)" in only
+    monkeypatch.setattr(preflight, "_IPV6", Path("/nowhere"))
+    (only,) = preflight.check(load(topologies / "dual-stack.yaml"))
+    assert "no IPv6" in only
+
+
+def test_preflight_knows_a_plain_chroot(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(preflight, "_PROGRAMS", {})
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda _: True)
+    refused = subprocess.CompletedProcess([], 1, "", "remount: Invalid argument")
+    monkeypatch.setattr(preflight, "_in_namespace", lambda _: refused)
+    mounts = "22 1 254:0 /srv/jail/usr /usr rw,relatime - ext4 /dev/vda rw\n"
+    topology = load(LEAF_SPINE)
+    for root, said in (("", "chroot into that"), ("21 1 254:0 / / rw - ext4 /dev/vda rw\n", "--privileged")):
+        monkeypatch.setattr(preflight.Path, "read_text", lambda _, root=root: root + mounts)
+        (only,) = preflight.check(topology)
+        assert said in only
+
+
+def test_a_log_that_somebody_writes_is_kept_small(tmp_path: Path) -> None:
+    log = tmp_path / "switch.log"
+    with log.open("ab", buffering=0) as writer:
+        writer.write(b"a" * 100)
+        rotate(log, 100)
+        assert log.stat().st_size == 100
+        writer.write(b"b")
+        rotate(log, 100)
+        writer.write(b"c")
+    assert log.read_bytes() == b"c"
+    assert (tmp_path / "switch.log.1").read_bytes() == b"a" * 100 + b"b"
 
 
 def test_a_run_directory(tmp_path: Path) -> None:

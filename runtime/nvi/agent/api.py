@@ -17,16 +17,12 @@ Whoever can open the socket is trusted: it is the owner's only.
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import msgspec
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -35,15 +31,13 @@ from starlette.routing import Route
 
 from ..directory import DirectoryError
 from ..model import Endpoint, Tenant
+from ..serving import UnixServer
 from ..switch import SwitchError
 from .notation import EndpointProperties, NamedEndpoint
 from .state import StateError
 
 SCHEMA = 1
 """Of the lists. What is added to them leaves it as it is."""
-
-_LONGEST_PATH = 107
-"""Bytes of a UNIX socket's path (`sun_path` in unix(7), without its terminator)."""
 
 _log = structlog.get_logger()
 
@@ -70,45 +64,12 @@ class Served(Protocol):
         """Ready for JSON."""
 
 
-class Api:
+class Api(UnixServer):
     """Serves one agent."""
 
     def __init__(self, agent: Served, host: str, path: str | Path) -> None:
         """`host`: name of the agent's host; `path`: of the socket."""
-        self._path = Path(path)
-        self._inode = 0
-        self._config = uvicorn.Config(
-            application(agent, host),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            log_level="warning",
-            date_header=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(self._config)
-
-    async def start(self) -> None:
-        """Accept requests once this returns. Raises OSError with a sentence if the socket cannot be had."""
-        sock = _bind(self._path)
-        self._inode = self._path.stat().st_ino
-        # What Server.serve does, without its signal handlers, and without its loop, which wakes up ten times a second
-        # to renew a header that we do not send.
-        self._config.load()
-        self._server.lifespan = self._config.lifespan_class(self._config)
-        await self._server.startup(sockets=[sock])
-
-    async def stop(self) -> None:
-        """Answer what has been asked, and take the socket away."""
-        if not self._server.started:
-            return
-        await self._server.shutdown()
-        with contextlib.suppress(FileNotFoundError):
-            if self._path.stat().st_ino == self._inode:  # not the successor's
-                self._path.unlink()
+        super().__init__(application(agent, host), path)
 
 
 def application(agent: Served, host: str) -> Starlette:
@@ -205,40 +166,3 @@ def _guarded(handler: Callable[[Request], Awaitable[Response]], host: str) -> Ca
             raise HTTPException(500, text) from None
 
     return answer
-
-
-def _bind(path: Path) -> socket.socket:
-    """A socket at `path` that only its owner may open. Raises OSError with a sentence."""
-    if len(bytes(path)) > _LONGEST_PATH:
-        raise OSError(f"the path of the API socket {path} is longer than {_LONGEST_PATH} bytes; choose a shorter one")
-    _clear(path)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        sock.bind(bytes(path))
-        path.chmod(0o600)  # nobody can have connected yet: nothing listens
-    except OSError as error:
-        sock.close()
-        raise OSError(
-            error.errno, f"cannot make the API socket {path}: {error.strerror}; check the directory"
-        ) from None
-    return sock
-
-
-def _clear(path: Path) -> None:
-    """Remove what an agent that was killed has left behind."""
-    try:
-        mode = path.lstat().st_mode
-    except OSError:  # nothing there, or nothing that we may see: then bind says why
-        return
-    if not stat.S_ISSOCK(mode):
-        raise OSError(f"{path}, where the API socket belongs, is something else; choose another path, or move it away")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.setblocking(False)
-        try:
-            probe.connect(bytes(path))
-        except (ConnectionRefusedError, FileNotFoundError):
-            path.unlink(missing_ok=True)
-            return
-        except OSError:
-            pass
-    raise OSError(f"another process serves {path}; stop that agent first, or choose another path")

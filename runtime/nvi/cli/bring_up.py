@@ -20,7 +20,7 @@ from .errors import FAILED, MISUSE, CommandError
 def up(file: Path, target: Target | None, *, detach: bool) -> int:
     """Run a farm; returns the exit status. Raises CommandError if nothing has been started."""
     topology = _load(file)
-    _check_machine()
+    _check_machine(topology)
     target = _choose(target)
     _say(_summary(topology, target))
     return _background(file, target) if detach else _foreground(topology, file, target)
@@ -39,8 +39,8 @@ def _load(file: Path) -> Topology:
         ) from None
 
 
-def _check_machine() -> None:
-    missing = preflight.check()
+def _check_machine(topology: Topology) -> None:
+    missing = preflight.check(topology)
     if missing:
         raise CommandError("this machine cannot run a farm yet\n" + "\n".join(f"  - {each}" for each in missing))
     try:

@@ -12,18 +12,17 @@ contradicts what is there, 503 for what an agent or a command did not do.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request as HttpRequest
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..serving import UnixServer
 from .agents import AgentError, AgentRefused
 from .farm import Farm
 from .nodes import SetupError
@@ -97,34 +96,8 @@ def _json(value: Any, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
 
 
-class Control:
+class Control(UnixServer):
     """Serves a farm's control socket."""
 
     def __init__(self, farm: Farm, path: Path) -> None:
-        self._path = path
-        self._config = uvicorn.Config(
-            application(farm),
-            http="h11",
-            ws="none",
-            lifespan="off",
-            access_log=False,
-            log_config=None,
-            date_header=False,
-            server_header=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = uvicorn.Server(self._config)
-
-    async def start(self) -> None:
-        """Accept requests once this returns."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        sock.bind(str(self._path))
-        # What Server.serve does, without its signal handlers: the supervisor has its own.
-        self._config.load()
-        self._server.lifespan = self._config.lifespan_class(self._config)
-        await self._server.startup(sockets=[sock])
-
-    async def stop(self) -> None:
-        """Answer what has been asked, and accept nothing more."""
-        if self._server.started:
-            await self._server.shutdown()
+        super().__init__(application(farm), path)

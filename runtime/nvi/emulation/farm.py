@@ -7,6 +7,7 @@ starts. Nothing else of the farm is told to anybody.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 import time
@@ -27,7 +28,7 @@ from .nodes import Nodes
 from .placement import Conflict, Misuse, Request, place
 from .plan import endpoint_node, make_plan, spare_interface, switch_ports
 from .policies import PolicyChange, changed
-from .processes import RUN_VARIABLE, ProcessId, Service
+from .processes import RUN_VARIABLE, ProcessId, Service, rotate
 from .rundir import FarmNode, FarmRecord, RunDirectory
 from .targets import Target
 
@@ -39,6 +40,9 @@ _STATUS_PATIENCE = 3.0
 _HOPELESS = 3
 """A program that has died so often while the farm is being brought up will not come up."""
 _POLL = 0.05
+_LOG_LIMIT = 4 << 20
+"""Bytes. There is one log for each switch and process of agents, and one of each before it; /run is memory."""
+_LOG_INTERVAL = 10.0
 _PRIMARY = "primary"
 """The state of an agent that has its switch."""
 
@@ -82,6 +86,7 @@ class Farm:
         self._briefed: set[str] = set()
         """Hosts whose agent has been told its endpoints since it started."""
         self._orchestrator: asyncio.Task[None] | None = None
+        self._log_keeper: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
 
     # Up and down
@@ -91,6 +96,7 @@ class Farm:
         os.environ[RUN_VARIABLE] = self._run
         began = time.monotonic()
         self._publish()
+        self._log_keeper = asyncio.create_task(self._keep_logs_small(), name="log keeper")
         await self._build()
         began = self._took(began, "network namespaces and cables are there")
         await self._start_switches()
@@ -101,9 +107,10 @@ class Farm:
     async def down(self) -> None:
         """End everything. May be called at any time, and does as much as there is to do."""
         try:
-            if self._orchestrator is not None:
-                self._orchestrator.cancel()
-                await asyncio.wait([self._orchestrator])
+            tasks = [task for task in (self._orchestrator, self._log_keeper) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(client.close() for client in self._clients.values()))
             if self._agents is not None:
                 await self._agents.stop()
@@ -336,6 +343,13 @@ class Farm:
         return views.endpoint_view(placed.endpoint, placed.port, self._nodes.pid(name))
 
     # The run directory
+
+    async def _keep_logs_small(self) -> None:
+        while True:
+            for log in self._directory.path.rglob("*.log"):
+                with contextlib.suppress(FileNotFoundError):
+                    rotate(log, _LOG_LIMIT)
+            await asyncio.sleep(_LOG_INTERVAL)
 
     def _remember(self, pid: int) -> None:
         process = ProcessId.of(pid)

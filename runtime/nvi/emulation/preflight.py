@@ -6,6 +6,9 @@ import importlib.util
 import os
 import shutil
 import subprocess
+from pathlib import Path
+
+from ..topology import Topology
 
 # Program, the Debian package that has it.
 _PROGRAMS = {
@@ -34,13 +37,17 @@ _KERNEL = (
 )
 
 
-def check() -> list[str]:
-    """What is missing, each with its remedy. Empty if a farm can run here."""
+_IPV6 = Path("/proc/net/if_inet6")
+_TRANSLATION = ("nft add table ip a", "nftables", "load the kernel module nf_tables: modprobe nf_tables")
+
+
+def check(topology: Topology) -> list[str]:
+    """What is missing for a farm, each with its remedy. Empty if it can run here."""
     if os.geteuid() != 0:
         return ["a farm needs root, for its network namespaces: run it with sudo"]
     missing = [
         f"the program {program!r} is missing: apt-get install {package}"
-        for program, package in _PROGRAMS.items()
+        for program, package in {**_PROGRAMS, **({"nft": "nftables"} if _translates(topology) else {})}.items()
         if shutil.which(program) is None
     ]
     if importlib.util.find_spec("mininet") is None:
@@ -48,19 +55,37 @@ def check() -> list[str]:
             "the Python module 'mininet' is missing: run 'make setup', or apt-get install mininet and make Debian's "
             "/usr/lib/python3/dist-packages/mininet importable here"
         )
-    return missing or _check_kernel()
+    return missing or _check_kernel(topology)
 
 
-def _check_kernel() -> list[str]:
+def _translates(topology: Topology) -> bool:
+    """Whether there is a 1:1 NAT."""
+    return any(host.external is not None and host.external.translated for host in topology.hosts.values())
+
+
+def _check_kernel(topology: Topology) -> list[str]:
     result = _in_namespace("true")
     if result.returncode:
-        return [f"no network namespace can be made ({_reason(result)}): in a container, run it with --privileged"]
+        remedy = "in a container, run it with --privileged"
+        if not _root_is_mounted(Path("/proc/self/mountinfo").read_text()):
+            remedy = (
+                "the root of this chroot is no mount point, so no mounts of ours stay private; outside of it, "
+                "'mount --bind DIRECTORY DIRECTORY', then chroot into that"
+            )
+        return [f"no network namespace can be made ({_reason(result)}): {remedy}"]
     missing = []
-    for command, feature, remedy in _KERNEL:
+    if topology.uses_ipv6 and not _IPV6.exists():
+        missing.append("the kernel has no IPv6: boot it without ipv6.disable=1, or use a topology without IPv6")
+    for command, feature, remedy in (*_KERNEL, *([_TRANSLATION] if _translates(topology) else [])):
         result = _in_namespace(command)
         if result.returncode:
             missing.append(f"the kernel does not let us use {feature} ({_reason(result)}): {remedy}")
     return missing
+
+
+def _root_is_mounted(mounts: str) -> bool:
+    """Whether `/` is a mount point, given proc(5)'s mountinfo. In a plain chroot it is not."""
+    return any(line.split()[4] == "/" for line in mounts.splitlines())
 
 
 def _in_namespace(command: str) -> subprocess.CompletedProcess[str]:

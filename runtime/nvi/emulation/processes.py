@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -89,6 +90,16 @@ def end(processes: Iterable[ProcessId], grace: float = _GRACE) -> int:
     for process in waiting:
         process.kill(signal.SIGKILL)
     return count
+
+
+def rotate(log: Path, limit: int) -> None:
+    """Keep a log that a program has open for appending below a size, in bytes.
+
+    What it holds becomes `NAME.1`, in place of what that held. Lines that are written at that moment may be lost.
+    """
+    if log.stat().st_size > limit:
+        shutil.copyfile(log, log.with_name(f"{log.name}.1"))
+        os.truncate(log, 0)
 
 
 class Service:

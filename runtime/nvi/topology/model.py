@@ -91,6 +91,15 @@ class Topology(Struct, frozen=True):
         """The endpoints that start on this host, in the order of the file."""
         return [endpoint for endpoint in self.endpoints.values() if endpoint.host == host]
 
+    @property
+    def uses_ipv6(self) -> bool:
+        """Whether anything has an IPv6 address."""
+        below = [interface for host in self.hosts.values() for interface in host.underlay]
+        outside = [address for addresses in self.outside.values() for address in addresses]
+        uplinks = [host.external.interface for host in self.hosts.values() if host.external is not None]
+        above = [address for endpoint in self.endpoints.values() for address in endpoint.addresses]
+        return any(each.version == 6 for each in (*below, *outside, *uplinks)) or any(len(each) == 16 for each in above)
+
     def mtu_of(self, tenant: str, network: str) -> int:
         """What the endpoints of a network may send, so that all of it fits an underlay of `DEFAULT_MTU`."""
         has_ipv4 = any(len(subnet.prefix) == 4 for subnet in self.tenants[tenant].networks[network].subnets)
