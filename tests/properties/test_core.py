@@ -204,7 +204,7 @@ def test_policy_never_crosses_tenants_and_needs_a_common_network_or_group(
 
 # ---- keys -----------------------------------------------------------------------------------------------------------
 
-PATHS = [Path(b"me", peer, protocol) for peer in (b"p1", b"p2") for protocol in (6, 17)]
+PATHS = [Path(b"\n\0\0\1", peer, protocol) for peer in (b"\n\0\0\2", b"\n\0\0\3") for protocol in (6, 17)]
 
 
 class KeysMachine(RuleBasedStateMachine):

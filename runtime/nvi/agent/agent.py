@@ -30,10 +30,14 @@ from ..switch import (
 from .answering import Answerer
 from .connecting import Connector
 from .connections import Attachment, Connection, Link
+from .erring import Errors
+from .explaining import Explainer
+from .fragments import Fragments
 from .joining import Joiner
 from .local import Local
 from .neighbours import Neighbours
 from .refusals import Refusals
+from .router import Router
 from .state import StateFile
 from .strays import Strays
 from .underlay import NoRoute, Underlay
@@ -69,7 +73,12 @@ class Agent:
         self._state = state
         self._punt_rate = punt_rate
         self._local = Local(config.host, switch, directory, offers, underlay, state.epoch, idle_timeout)
-        self._refusals = Refusals(self._local)
+        self._explainer = Explainer(self._local)
+        self._refusals = Refusals(self._local, self._explainer)
+        self._router = Router(self._local, self._explainer)
+        self._errors = Errors(self._local)
+        self._fragments = Fragments(self._local)
+        self._local.on_reinject = self._fragments.passed
         self._neighbours = Neighbours(self._local)
         self._joiner = Joiner(self._local, self._refusals)
         self._connector = Connector(self._local, self._refusals, self._joiner)
@@ -94,6 +103,7 @@ class Agent:
                 local.log.error("endpoint left out", endpoint=endpoint.name, reason=str(conflict))
             else:
                 self._attach(Attachment(endpoint, port))
+                await self._learn(endpoint.tenant)
         local.offers.serve(local.host.name, self._answerer.answer)
         local.spawn(self._age())
         local.spawn(self._keep_lease())
@@ -105,6 +115,7 @@ class Agent:
         self._unwatch.clear()
         self._local.offers.leave(self._local.host.name)
         await self._local.stop()
+        self._fragments.stop()
         self._refusals.forget_all()
         await self._neighbours.forget_all([])
 
@@ -128,6 +139,7 @@ class Agent:
             self._state.remove(endpoint.name)
             raise ValueError(str(conflict)) from None
         self._attach(attachment)
+        await self._learn(endpoint.tenant)
         if self._local.ready:
             try:
                 await self._open_port(attachment)
@@ -146,6 +158,8 @@ class Agent:
         self._state.remove(name)
         if all(each.endpoint.tenant != endpoint.tenant for each in local.by_port.values()):
             self._unwatch.pop(endpoint.tenant)()
+            local.tenants.pop(endpoint.tenant, None)
+        self._explainer.forget(port)
         await local.directory.withdraw_endpoint(endpoint)
         try:
             await self._joiner.close(list(local.connections.of_port(port)))
@@ -195,15 +209,21 @@ class Agent:
         for address in endpoint.addresses:
             local.by_address[endpoint.tenant, address] = attachment
 
+    async def _learn(self, tenant: str) -> None:
+        """Know what the directory says of a tenant now."""
+        if (known := await self._local.directory.tenant(tenant)) is not None:
+            self._local.tenants[tenant] = known
+
     async def _enforce(self, tenant: str) -> None:
         """The tenant's policy has changed: it holds for what is live, and for what was refused."""
         local = self._local
         try:
+            await self._learn(tenant)
             await self._joiner.enforce(tenant)
             for attachment in list(local.by_port.values()):
                 if attachment.endpoint.tenant == tenant:
                     await self._refusals.flush(attachment.port)
-        except SwitchError as error:
+        except (SwitchError, DirectoryError) as error:
             local.log.warning("policy not enforced yet", tenant=tenant, error=str(error))
             await asyncio.sleep(1.0)
             local.spawn(self._enforce(tenant))
@@ -225,12 +245,31 @@ class Agent:
             self._backlog.append(punt)
             return
         self._local.events[f"punts {punt.reason.name.lower()}"] += 1
-        if punt.reason is PuntReason.MISS:
-            self._connector.miss(punt.port, punt.packet)
-        elif punt.reason is PuntReason.STRAY:
-            self._strays.stray(punt.packet)
-        elif (asker := self._local.by_port.get(punt.port)) is not None:
-            self._local.spawn(self._neighbours.resolve(asker, punt.packet))
+        port, packet = punt.port, punt.packet
+        near = self._local.by_port.get(port)
+        match punt.reason:
+            case PuntReason.STRAY:
+                self._fragments.first_waits(port, packet)
+                self._strays.stray(packet)
+            case PuntReason.FRAGMENT:
+                self._fragments.hold(port, packet)
+            case PuntReason.ERROR:
+                self._errors.pass_on(port, packet)
+            case PuntReason.TOO_BIG:
+                self._router.too_big(port, packet)
+            case _ if near is None:
+                self._local.events["no endpoint at port"] += 1
+            case PuntReason.MISS if self._router.is_for_us(near, packet):
+                self._router.answer(near, packet)
+            case PuntReason.MISS:
+                self._fragments.first_waits(port, packet)
+                self._connector.miss(port, packet)
+            case PuntReason.NEIGHBOUR:
+                self._local.spawn(self._neighbours.resolve(near, packet))
+            case PuntReason.TTL:
+                self._explainer.time_exceeded(near, packet)
+            case PuntReason.LOCAL:
+                self._router.answer_local(near, packet)
 
     def _on_primary(self, primary: bool) -> None:
         self._primary = primary

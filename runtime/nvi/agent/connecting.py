@@ -93,7 +93,7 @@ class Connector:
                 await self._plug(near, packet, identity, waiting)
             for sender, waited in waiting.frames:
                 if local.is_here(sender):
-                    local.switch.reinject(sender.port, waited)
+                    local.reinject(sender.port, waited)
         except Denied as refusal:
             await self._refusals.refuse(near, key, refusal.reason, frame, str(refusal))
         except Refused as silent:

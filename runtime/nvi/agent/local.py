@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import structlog
 
 from ..directory import Directory
 from ..keys import Keys
-from ..model import Address, Endpoint, Host, Tenant
+from ..model import Address, Endpoint, Host, Mac, Network, Tenant
 from ..offers import Offers, Stamp
 from ..switch import ConnectionEntry, ConnectionKey, Operation, Switch, Update, WriteFailed
 from .connections import Attachment, Connections
@@ -58,8 +58,12 @@ class Local:
         self.by_port: dict[int, Attachment] = {}
         self.by_name: dict[str, Attachment] = {}
         self.by_address: dict[tuple[str, Address], Attachment] = {}
+        self.tenants: dict[str, Tenant] = {}
+        """Those that have endpoints here, as the directory said last."""
         self.events: Counter[str] = Counter()
         """What happened, by kind, since the agent started."""
+        self.on_reinject: Callable[[int, bytes], None] = lambda *_: None
+        """Called after a packet has been handed back to the switch."""
         self.log = log.bind(host=host.name)
         self._stamp = Stamp(epoch, 0)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -113,9 +117,25 @@ class Local:
             if any(status != "NOT_FOUND" for _, status, _ in failure.failures):
                 raise
 
+    def reinject(self, port: int, frame: bytes) -> None:
+        """Have the switch process a packet again, which it has handed to us."""
+        self.switch.reinject(port, frame)
+        self.on_reinject(port, frame)
+
     def is_here(self, attachment: Attachment) -> bool:
         """Whether the endpoint is still at its port: another one may be there by now, even another tenant's."""
         return self.by_port.get(attachment.port) is attachment
+
+    def network_of(self, endpoint: Endpoint) -> Network | None:
+        """The network of an endpoint here; None as long as the directory does not know it."""
+        tenant = self.tenants.get(endpoint.tenant)
+        return tenant.networks.get(endpoint.network) if tenant is not None else None
+
+    def router_of(self, endpoint: Endpoint, is_ipv6: bool) -> tuple[Address, Mac] | None:
+        """(address, MAC) of the router of an endpoint's network; None if the network does not have the family."""
+        network = self.network_of(endpoint)
+        address = network.gateway_for(bytes(16 if is_ipv6 else 4)) if network is not None else None
+        return (address, self.tenants[endpoint.tenant].gateway_mac(endpoint.network)) if address is not None else None
 
     def endpoint_entries(self, endpoint: Endpoint) -> int:
         """Entries that the connections of a local endpoint take up."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from ..model import Mac
-from ..packets import Unreachable, destination_unreachable
+from ..packets import Unreachable
 from ..switch import ConnectionEntry, ConnectionKey, Drop, DropReason, SwitchError
 from .connections import Attachment
+from .explaining import Explainer
 from .local import Local
 
 PER_ENDPOINT = 64
@@ -20,15 +20,14 @@ PER_ENDPOINT = 64
 LIFETIME = {DropReason.UNKNOWN: 5.0, DropReason.DENIED: 5.0, DropReason.UNREACHABLE: 1.0, DropReason.EXHAUSTED: 1.0}
 """Seconds after which a refused flow is judged anew."""
 
-_CODE = {DropReason.DENIED: Unreachable.ADMINISTRATIVELY_PROHIBITED}
-
 
 class Refusals:
     """The `drop` entries of one switch."""
 
-    def __init__(self, local: Local) -> None:
+    def __init__(self, local: Local, explainer: Explainer) -> None:
         """Start with none."""
         self._local = local
+        self._explainer = explainer
         self._by_port: dict[int, dict[ConnectionKey, asyncio.TimerHandle]] = {}
 
     def __len__(self) -> int:
@@ -44,15 +43,12 @@ class Refusals:
         local = self._local
         local.events[f"refused {reason.name.lower()}"] += 1
         local.log.debug("refused", endpoint=sender.endpoint.name, reason=reason.name, why=text)
-        tenant = await local.tenant(sender.endpoint.tenant)
         if not local.is_here(sender):
             return
-        network = tenant.networks[sender.endpoint.network]
-        router = network.gateway_for(key.flow.source)
-        assert router is not None, "an endpoint has addresses only of the families that its network has"
-        router_mac: Mac = tenant.gateway_mac(network.name)
-        code = _CODE.get(reason, Unreachable.HOST)
-        local.switch.send(sender.port, destination_unreachable(frame, code, router, router_mac))
+        if reason is DropReason.DENIED:
+            self._explainer.denied(sender, frame)
+        else:
+            self._explainer.unreachable(sender, frame, Unreachable.HOST)
         refused = self._by_port.setdefault(sender.port, {})
         if key in refused or len(refused) >= PER_ENDPOINT or local.connections.at(key) is not None:
             return

@@ -63,7 +63,7 @@ class Strays:
                         local.switch.send(PORT_HOST_STACK, frame)
                 return
             for frame in self._frames[flow]:
-                local.switch.reinject(PORT_UNDERLAY, frame)
+                local.reinject(PORT_UNDERLAY, frame)
         except (SwitchError, DirectoryError, NoAnswer) as error:
             local.log.debug("stray not claimed", error=str(error))
         finally:

@@ -20,6 +20,8 @@ from .flows import ECHO_PORT, Packet, echo_port, parse
 from .fragmenting import DatagramId, cut, fragment_of
 from .headers import (
     ETHERNET_LENGTH,
+    ETHERTYPE_IPV4,
+    ETHERTYPE_IPV6,
     EXTENSION_HEADERS,
     IPV4_LENGTH,
     IPV6_LENGTH,
@@ -45,6 +47,8 @@ from .translating import GROWTH, translate_error
 __all__ = [
     "ECHO_PORT",
     "ETHERNET_LENGTH",
+    "ETHERTYPE_IPV4",
+    "ETHERTYPE_IPV6",
     "EXTENSION_HEADERS",
     "GROWTH",
     "IPV4_LENGTH",
