@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass
 
 TCP, UDP, ICMP = 6, 17, 1
-SYN, SYN_ACK, ACK = 0x02, 0x12, 0x10
+FIN, SYN, RST, SYN_ACK, ACK = 0x01, 0x02, 0x04, 0x12, 0x10
 ECHO_REQUEST, ECHO_REPLY, DESTINATION_UNREACHABLE, TIME_EXCEEDED = 8, 0, 3, 11
 
 MARK = b"\xabNVI"
@@ -99,6 +99,19 @@ def checksum_errors(packet: bytes) -> tuple[int, int | None]:
         return ones_sum(ip), None
     pseudo = b"" if ip[9] == ICMP else ip[12:20] + struct.pack("!HH", ip[9], len(l4))
     return ones_sum(ip), ones_sum(pseudo + l4)
+
+
+def is_answer_of(packet: bytes, sent: bytes) -> bool:
+    """Whether a packet goes back where another one came from: addresses and ports are those of that one, exchanged."""
+    return packet[26:34] == sent[30:34] + sent[26:30] and packet[34:38] == sent[36:38] + sent[34:36]
+
+
+def numbers_of_reset(sent: bytes) -> bytes:
+    """Sequence and acknowledgement number of the reset that answers a segment (RFC 9293 section 3.10.7.1)."""
+    if sent[47] & ACK:
+        return sent[42:46] + bytes(4)
+    size = len(sent) - 54 + bool(sent[47] & SYN) + bool(sent[47] & FIN)
+    return bytes(4) + (int.from_bytes(sent[38:42]) + size).to_bytes(4)
 
 
 def keys_of(packet: bytes) -> tuple[int, int]:

@@ -318,8 +318,25 @@ class World:
         assert wire.checksum_errors(packet) == wire.checksum_errors(sent.frame), "checksums"
         self._talk(host, peer)
 
+    def _check_reset(self, receiver: Endpoint, packet: bytes) -> None:
+        """A segment of a connection that the policy forbids is answered with a reset that its sender believes."""
+        answered = [
+            sent
+            for sent in self.sent.values()
+            if sent.sender == receiver
+            and sent.frame[23] == wire.TCP
+            and wire.is_answer_of(packet, sent.frame)
+            and packet[38:46] == wire.numbers_of_reset(sent.frame)
+        ]
+        assert answered, "a reset that answers nothing that was sent"
+        assert packet[:12] == answered[0].frame[6:12] + answered[0].frame[:6], "MACs"
+        assert wire.checksum_errors(packet) == (0, 0)
+
     def _check_arrival(self, receiver: Endpoint, packet: bytes) -> None:
         serial = wire.serial_of(packet)
+        if serial is None and packet[23] == wire.TCP and packet[47] & wire.RST:
+            self._check_reset(receiver, packet)
+            return
         assert serial is not None, "nobody sent that"
         sent = self.sent[serial]
         assert sent.sender.tenant == receiver.tenant, f"{receiver.name} got a packet of {sent.sender.name}: tenants"
