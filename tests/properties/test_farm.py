@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -16,6 +17,9 @@ from properties.world import NETWORKS, TENANTS, Conversation, World
 PROTOCOLS = st.sampled_from((TCP, UDP, ICMP))
 MEMBERS = st.lists(st.sampled_from((*NETWORKS, "acme-web1", "acme-db2", "globex-web1")), max_size=3).map(tuple)
 KINDS = {TCP: (0, 1, 2, 4, 0x10, 0x11, 0x12, 0x14, 0x18, 0x3F), UDP: (0,), ICMP: (0, 8, 3, 5, 11, 13)}
+
+# Hypothesis takes the interruption of a slow run for a test that is not deterministic.
+pytestmark = pytest.mark.timeout(900)
 
 
 class FarmMachine(RuleBasedStateMachine):
