@@ -10,8 +10,8 @@ typedef bit<32> Ipv4Address;
 // Ports. BMv2's drop port is 511.
 const PortId PORT_UNDERLAY = 1;         // `underlay0`, the wire to the other hosts
 const PortId PORT_HOST_STACK = 2;       // `nvi0`, which carries the host's underlay addresses
-const PortId PORT_EXTERNAL = 3;         // `external0`, the wire of a gateway's external side
-const PortId PORT_EXTERNAL_STACK = 4;   // `nvi1`, which carries the host's external addresses
+@noWarn("unused") const PortId PORT_EXTERNAL = 3;         // `external0`, the wire of a gateway's external side
+@noWarn("unused") const PortId PORT_EXTERNAL_STACK = 4;   // `nvi1`, which carries the host's external addresses
 const PortId PORT_FIRST_ENDPOINT = 16;  // 5 to 15 are spare
 const PortId PORT_CPU = 510;
 
