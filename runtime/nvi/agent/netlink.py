@@ -7,11 +7,8 @@ a process, and it reads through a datagram transport, which uvloop has only for 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import socket
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from typing import Any
@@ -19,10 +16,11 @@ from typing import Any
 from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NLMSG_DONE, NLMSG_ERROR
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+from ..namespaces import open_socket
+
 Message = Any
 """A decoded message of pyroute2: fields by subscript, attributes by `get_attr`."""
 
-_CLONE_NEWNET = 0x40000000
 _SO_RCVBUFFORCE = 33
 """asm-generic/socket.h; Python has no name for it."""
 _RECEIVE_BUFFER = 1 << 20
@@ -64,12 +62,7 @@ class RouteSocket:
 
         Raises OSError with a sentence that names the namespace.
         """
-        if netns is None:
-            return cls(_open(groups), on_event, on_loss)
-        # A socket stays in the namespace that its thread was in. The thread ends here, so that no other work of the
-        # process finds itself in there.
-        with ThreadPoolExecutor(1, "netns") as thread:
-            sock = await asyncio.get_running_loop().run_in_executor(thread, _open_in, netns, groups)
+        sock = _open(groups) if netns is None else await open_socket(netns, lambda: _open(groups))
         return cls(sock, on_event, on_loss)
 
     async def request(self, kind: int, message: Message, flags: int = 0) -> list[Message]:
@@ -146,20 +139,3 @@ def _open(groups: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
     sock.bind((0, groups))
     return sock
-
-
-def _open_in(netns: str, groups: int) -> socket.socket:
-    """`_open` in another namespace, for a thread that does nothing else afterwards."""
-    remedy = "check that the host is up, and that the agent runs with CAP_SYS_ADMIN"
-    try:
-        namespace = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise OSError(error.errno, f"cannot open the network namespace {netns}: {error.strerror}; {remedy}") from None
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)  # os.setns came with Python 3.12
-        if libc.setns(namespace, _CLONE_NEWNET) != 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"cannot enter the network namespace {netns}: {os.strerror(code)}; {remedy}")
-    finally:
-        os.close(namespace)
-    return _open(groups)

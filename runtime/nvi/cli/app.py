@@ -23,6 +23,8 @@ policy_app = typer.Typer(
     help="Add and remove rules of a tenant's policy while the farm runs.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(policy_app, name="policy")
+host_app = typer.Typer(help="Take care of a host while the farm runs.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(host_app, name="host")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, in a documented and versioned schema.")]
 
@@ -152,6 +154,38 @@ def endpoint_remove(name: Annotated[str, typer.Argument(show_default=False)]) ->
 
     delete_endpoint(name)
     print(f"{name} is gone")
+
+
+@app.command()
+def move(
+    endpoint: Annotated[str, typer.Argument(help="An endpoint.", show_default=False)],
+    host: Annotated[str, typer.Argument(help="Where it goes, in whatever site.", show_default=False)],
+) -> None:
+    """Move an endpoint to another host, with all that runs in it. Its connections go on."""
+    from .client import move_endpoint
+
+    moved = move_endpoint(endpoint, host)
+    print(f"{endpoint} is on {moved['host']} now, port {moved['port']}")
+
+
+@host_app.command("drain")
+def host_drain(name: Annotated[str, typer.Argument(show_default=False)]) -> None:
+    """Move every endpoint of a host elsewhere: within its site if there is room, where the fewest are."""
+    from .client import drain_host
+
+    moved = drain_host(name)["endpoints"]
+    for each in moved:
+        print(f"{each['name']} is on {each['host']} now, port {each['port']}")
+    print(f"{name} has no endpoints" if moved else f"{name} had no endpoints: nothing to do")
+
+
+@app.command()
+def check(json: Json = False) -> None:
+    """Try who reaches whom, and compare it with the policy. Exit status 1 if they differ."""
+    from .errors import FAILED
+
+    if _show("check", json)["verdict"] != "good":
+        raise typer.Exit(FAILED)
 
 
 @app.command()

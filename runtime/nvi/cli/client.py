@@ -16,7 +16,8 @@ from urllib.parse import quote, urlencode
 from ..emulation.rundir import DEFAULT, FarmRecord, RunError, State, explain, inspect
 from .errors import FAILED, MISUSE, CommandError
 
-_PATIENCE = 30.0
+_PATIENCE = 120.0
+"""Seconds: `check` and `drain` take their time."""
 
 
 class _UnixConnection(http.client.HTTPConnection):
@@ -61,6 +62,18 @@ def put_endpoint(name: str, properties: Mapping[str, str | None]) -> dict[str, A
 def delete_endpoint(name: str) -> None:
     """Remove an endpoint. Raises CommandError."""
     _request("DELETE", f"/endpoints/{quote(name, safe='')}")
+
+
+def move_endpoint(name: str, host: str) -> dict[str, Any]:
+    """Move an endpoint; returns what `nvi endpoints` shows of it. Raises CommandError."""
+    answer: dict[str, Any] = _request("PUT", f"/endpoints/{quote(name, safe='')}/host", {"host": host})
+    return answer
+
+
+def drain_host(name: str) -> dict[str, Any]:
+    """Move the endpoints of a host elsewhere; returns what `nvi endpoints` shows of them. Raises CommandError."""
+    answer: dict[str, Any] = _request("POST", f"/hosts/{quote(name, safe='')}/drain")
+    return answer
 
 
 def change_policy(**change: Any) -> dict[str, Any]:

@@ -49,6 +49,24 @@ def policies(view: dict[str, Any]) -> None:
     _table(("tenant", "what", "whom", ""), rows, "there are no tenants")
 
 
+def check(view: dict[str, Any]) -> None:
+    """`nvi check`: what is wrong, and a verdict in one sentence."""
+    for each in view["problems"]:
+        wanted = f"{each['expected']} should answer" if each["expected"] else "nobody should answer"
+        got = f"{each['answered']} did" if each["answered"] else "nobody did"
+        print(f"{each['source']} asked {each['address']} ({each['destination']}): {wanted}, {got}; {each['policy']}")
+    some = "" if view["tried"] == view["possible"] else f" (of {view['possible']}, chosen by chance)"
+    if view["problems"]:
+        print(
+            f"{len(view['problems'])} of {view['tried']} questions{some} went wrong: 'nvi status' shows what is amiss"
+        )
+    else:
+        print(
+            f"all is well: {view['tried']} questions{some}, of which {view['reached']} were answered by whom they "
+            f"should, and {view['isolated']} by nobody, as the policy wants it"
+        )
+
+
 def connections(view: dict[str, Any]) -> None:
     """`nvi connections`: a few lines for each, which fit a terminal of 80 columns."""
     if not view["connections"]:

@@ -3,6 +3,9 @@
     GET    /status, /hosts, /endpoints, /connections?host=H     as the commands print them with --json
     PUT    /endpoints/{name}     {"tenant", "network", "address", "host", "mac"?}
     DELETE /endpoints/{name}
+    PUT    /endpoints/{name}/host  {"host"}: it moves there
+    POST   /hosts/{name}/drain   its endpoints move elsewhere
+    GET    /check
     GET    /policies
     POST   /policies             one of nvi.emulation.policies' changes
 
@@ -26,7 +29,7 @@ from ..serving import UnixServer
 from .agents import AgentError, AgentRefused
 from .farm import Farm
 from .nodes import SetupError
-from .placement import Conflict, Misuse, Request
+from .placement import Conflict, Destination, Misuse, Request
 from .policies import PolicyChange
 
 
@@ -54,6 +57,19 @@ def application(farm: Farm) -> Starlette:
 
     async def delete_endpoint(request: HttpRequest) -> Any:
         await farm.remove(request.path_params["name"])
+
+    async def move_endpoint(request: HttpRequest) -> Any:
+        try:
+            wanted = msgspec.json.decode(await request.body(), type=Destination)
+        except msgspec.MsgspecError as error:
+            raise Misuse(f"the request is not understood: {error}") from None
+        return await farm.move(request.path_params["name"], wanted.host)
+
+    async def drain(request: HttpRequest) -> Any:
+        return await farm.drain(request.path_params["name"])
+
+    async def check(_: HttpRequest) -> Any:
+        return await farm.check()
 
     async def policies(_: HttpRequest) -> Any:
         return farm.policies()
@@ -86,6 +102,9 @@ def application(farm: Farm) -> Starlette:
             route("GET", "/connections", connections),
             route("PUT", "/endpoints/{name}", put_endpoint),
             route("DELETE", "/endpoints/{name}", delete_endpoint),
+            route("PUT", "/endpoints/{name}/host", move_endpoint),
+            route("POST", "/hosts/{name}/drain", drain),
+            route("GET", "/check", check),
             route("GET", "/policies", policies),
             route("POST", "/policies", change_policy),
         ]

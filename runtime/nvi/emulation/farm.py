@@ -21,13 +21,15 @@ from msgspec import Struct
 
 from ..config import AgentConfig, FarmConfig
 from ..model import Endpoint, show_mac
+from ..suggest import suggest
 from ..topology import Topology
 from . import targets, views
 from .agents import AgentClient, AgentError, AgentRefused
-from .nodes import Nodes
-from .placement import Conflict, Misuse, Request, place
+from .nodes import Nodes, SetupError
+from .placement import Conflict, Misuse, Request, place, refuge
 from .plan import endpoint_node, make_plan, spare_interface, switch_ports
 from .policies import PolicyChange, changed
+from .probing import check_view, probe
 from .processes import RUN_VARIABLE, ProcessId, Service, rotate
 from .rundir import FarmNode, FarmRecord, RunDirectory
 from .targets import Target
@@ -256,11 +258,7 @@ class Farm:
         async with self._changing:
             existing = (placed.endpoint for placed in self._placed.values())
             endpoint = place(name, request, self.topology.tenants, self.topology.hosts, existing)
-            if not self._spares[endpoint.host]:
-                raise Conflict(
-                    f"host {endpoint.host!r} has no free port; remove one of its endpoints, or use another host"
-                )
-            port = self._spares[endpoint.host][0]
+            port = self._free_port(endpoint.host)
             self._nodes.create(endpoint_node(endpoint, self.topology))
             try:
                 self._remember(self._nodes.pid(name))
@@ -279,9 +277,7 @@ class Farm:
     async def remove(self, name: str) -> None:
         """Remove an endpoint with everything that runs in it. Raises Misuse, AgentError, SetupError."""
         async with self._changing:
-            if name not in self._placed:
-                raise Misuse(f"there is no endpoint {name!r}; 'nvi endpoints' lists those that are there")
-            placed = self._placed[name]
+            placed = self._known(name)
             host = placed.endpoint.host
             await self._clients[host].remove(name)
             del self._placed[name]
@@ -289,6 +285,96 @@ class Farm:
             self._nodes.remove(name)
             self._spares[host].append(placed.port)
             self._publish()
+
+    async def move(self, name: str, host: str) -> dict[str, Any]:
+        """Move an endpoint, with all that runs in it, to another host; returns its view.
+
+        Raises Misuse, Conflict, AgentError, SetupError; then it is where it was.
+        """
+        async with self._changing:
+            return await self._move(name, host)
+
+    async def drain(self, host: str) -> dict[str, Any]:
+        """Move every endpoint of a host elsewhere; returns the views of those moved. Raises like `move`.
+
+        They stay in the host's site if it has another host with room, else they go to another site: each time to where
+        there are the fewest endpoints.
+        """
+        async with self._changing:
+            if host not in self.topology.hosts:
+                raise Misuse(f"there is no host {host!r}; {suggest(host, self.topology.hosts, noun='host')}")
+            moved: list[dict[str, Any]] = []
+            for name in [name for name, placed in self._placed.items() if placed.endpoint.host == host]:
+                placed = (each.endpoint for each in self._placed.values())
+                elsewhere = refuge(host, self.topology.hosts, self._spares, placed)
+                if elsewhere is None:
+                    gone = ", ".join(f"{each['name']} to {each['host']}" for each in moved) or "none"
+                    raise Conflict(
+                        f"no other host has a free port for {name!r}; remove endpoints somewhere, then drain {host!r} "
+                        f"again (moved so far: {gone})"
+                    )
+                moved.append(await self._move(name, elsewhere))
+            return {"schema": views.SCHEMA, "endpoints": moved}
+
+    async def _move(self, name: str, host: str) -> dict[str, Any]:
+        placed = self._known(name)
+        if host not in self.topology.hosts:
+            raise Misuse(f"there is no host {host!r}; {suggest(host, self.topology.hosts, noun='host')}")
+        before = placed.endpoint.host
+        if host == before:
+            raise Conflict(f"endpoint {name!r} is on host {host!r} already")
+        port = self._free_port(host)
+        moved = Placed(msgspec.structs.replace(placed.endpoint, host=host), port)
+        await self._replug(placed, moved)
+        try:
+            # The new agent says where the endpoint is now, so that its connections go on there, and the old one
+            # afterwards finds that it is not its any more.
+            await self._clients[host].add(moved.endpoint, port)
+        except BaseException:
+            await self._replug(moved, placed)
+            raise
+        self._spares[host].remove(port)
+        self._spares[before].append(placed.port)
+        self._placed[name] = moved
+        try:
+            await self._clients[before].remove(name)
+        except AgentError as error:
+            self._say(f"{name} has left {before}, whose agent will hear of it later: {error}")
+            self._briefed.discard(before)
+            self._agents_started.set()
+        return self._endpoint_view(name)
+
+    async def _replug(self, one: Placed, other: Placed) -> None:
+        """Plug an endpoint's cable into another switch. Its addresses go and come back; its sockets do not notice."""
+        endpoint = one.endpoint
+        mac = show_mac(endpoint.mac)
+        await self._nodes.take_back(endpoint.host, spare_interface(one.port), endpoint.name)
+        try:
+            await self._nodes.lend(other.endpoint.host, spare_interface(other.port), endpoint.name, mac)
+        except SetupError:
+            await self._nodes.lend(endpoint.host, spare_interface(one.port), endpoint.name, mac)
+            raise
+        finally:
+            await self._nodes.configure([endpoint.name])
+
+    async def check(self) -> dict[str, Any]:
+        """`nvi check --json`. Raises SetupError."""
+        endpoints = [placed.endpoint for placed in self._placed.values()]
+        pids = {endpoint.name: self._nodes.pid(endpoint.name) for endpoint in endpoints}
+        try:
+            return check_view(await probe(self._tenants, endpoints, pids))
+        except OSError as error:
+            raise SetupError(f"the endpoints cannot be asked: {error}") from None
+
+    def _known(self, name: str) -> Placed:
+        if name not in self._placed:
+            raise Misuse(f"there is no endpoint {name!r}; 'nvi endpoints' lists those that are there")
+        return self._placed[name]
+
+    def _free_port(self, host: str) -> int:
+        if not self._spares[host]:
+            raise Conflict(f"host {host!r} has no free port; remove one of its endpoints, or use another host")
+        return self._spares[host][0]
 
     async def change_policy(self, change: PolicyChange) -> dict[str, Any]:
         """Change a tenant's policy, which holds at once; returns `policies`. Raises Misuse, Conflict, AgentError."""

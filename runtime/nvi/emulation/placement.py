@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 from msgspec import Struct
 
 from ..model import Address, Endpoint, Network, Tenant, derive_mac, show_address, show_mac
 from ..suggest import suggest
+from ..topology import TopologyHost
 from ..topology.addresses import overlay_address, unicast_mac
 from ..topology.record import NAME_RULE, name_works
 
@@ -21,6 +23,12 @@ class Request(Struct, frozen=True, forbid_unknown_fields=True):
     address: str | None = None
     address6: str | None = None
     mac: str | None = None
+
+
+class Destination(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is asked for by `nvi move`."""
+
+    host: str
 
 
 class Misuse(ValueError):
@@ -95,3 +103,17 @@ def _check_against(endpoint: Endpoint, other: Endpoint) -> None:
         raise Conflict(
             f"{what}: {show_mac(endpoint.mac)} is the MAC of endpoint {other.name!r}; use another MAC, or none"
         )
+
+
+def refuge(
+    host: str,
+    hosts: Mapping[str, TopologyHost],
+    spares: Mapping[str, Collection[int]],
+    endpoints: Iterable[Endpoint],
+) -> str | None:
+    """Where an endpoint goes that has to leave its host: its site if possible, where the fewest are; None if all are
+    full. `spares`: the free ports of each host."""
+    load = Counter(endpoint.host for endpoint in endpoints)
+    free = [other for name, other in hosts.items() if name != host and spares[name]]
+    best = min(free, key=lambda other: (other.site != hosts[host].site, load[other.name]), default=None)
+    return None if best is None else best.name
