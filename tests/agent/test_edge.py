@@ -6,12 +6,13 @@ from collections import Counter
 import pytest
 from scapy.layers.dhcp import BOOTP, DHCP
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import ARP, Ether
 
 from agent.farm import ACME, ENDPOINTS, GATEWAYS, frame, ip, start
+from nvi.agent import neighbours
 from nvi.agent.explaining import ERROR_BURST, ERROR_RATE, Allowance
 from nvi.agent.fragments import BYTES_PER_PORT, LONG_PATIENCE, PATIENCE, PER_PORT, Fragments
-from nvi.model import show_mac
+from nvi.model import Endpoint, Tenant, show_mac
 from nvi.packets import cut
 from nvi.simulation import VirtualClockLoop
 from nvi.switch import Punt, PuntReason
@@ -101,6 +102,17 @@ async def test_a_lease_is_renewed_at_the_gateway_address(farm):
     assert dict(each for each in ack[DHCP].options if isinstance(each, tuple))["message-type"] == 5
 
 
+async def test_names_that_mean_two_things_are_refused(farm):
+    agent = farm.hosts["h1"].agent
+    with pytest.raises(ValueError, match="'web' is both network and group for tenant acme"):
+        await agent.publish_tenant(Tenant("acme", ACME.networks, {"web": ("db",)}))
+    assert await farm.directory.tenant("acme") == ACME
+    for name, kind in (("db", "network"), ("backend", "group"), ("internet", "endpoint")):
+        twin = Endpoint(name, "acme", "web", bytes([2, 0, 0, 0, 9, 9]), (bytes([10, 0, 1, 99]),), "h1")
+        with pytest.raises(ValueError, match=f"'{name}' is both {kind} and "):
+            await agent.add_endpoint(twin, 30)
+
+
 async def test_dhcp_for_somebody_elses_mac_gets_no_answer(farm):
     assert await answers(farm, discover(mac=b"\x02\0\0\0\0\x77"), PuntReason.LOCAL) == []
     assert events(farm)["DHCP without an answer"] == 1
@@ -149,6 +161,44 @@ def test_defect_29_a_flood_of_what_is_refused_is_answered_within_the_limit():
         await farm.stop()
 
     on_virtual_clock(run())
+
+
+# ---- neighbours -----------------------------------------------------------------------------------------------------
+
+
+def who_has(sender: str, address: str) -> bytes:
+    mac = show_mac(ENDPOINTS[sender][0].mac)
+    return bytes(Ether(src=mac, dst="ff:ff:ff:ff:ff:ff") / ARP(hwsrc=mac, psrc=ip(sender), pdst=address))
+
+
+async def test_who_asks_for_a_whole_network_takes_no_room_of_others(farm, monkeypatch):
+    monkeypatch.setattr(neighbours, "PER_ENDPOINT", 4)
+    for n in range(10, 20):
+        there = Endpoint(f"web{n}", "acme", "web", bytes([2, 0, 0, 0, 9, n]), (bytes([10, 0, 1, n]),), "h2")
+        await farm.directory.publish_endpoint(there)
+    farm.emit("acme-web3", who_has("acme-web3", "10.0.1.10"))
+    await farm.settle()
+    assert len(farm.delivered("acme-web3")) == 1
+    for n in range(10, 20):
+        farm.emit("acme-web1", who_has("acme-web1", f"10.0.1.{n}"))
+        await farm.settle()
+        (answer,) = farm.delivered("acme-web1")
+        assert Ether(answer)[ARP].hwsrc == f"02:00:00:00:09:{n:02x}"
+    # The first one was the answer to somebody else's question, and found there.
+    assert {entry.address[3] for entry in await farm.hosts["h1"].switch.read_neighbours()} == {10, 16, 17, 18, 19}
+    assert events(farm)["neighbours over the limit"] == 5
+    await farm.remove_endpoint("acme-web1")
+
+
+async def test_a_full_table_of_neighbours_refuses_and_counts(farm, monkeypatch):
+    monkeypatch.setattr(neighbours, "PER_HOST", 1)
+    farm.emit("acme-web3", who_has("acme-web3", ip("acme-web2")))
+    await farm.settle()
+    farm.emit("acme-web1", who_has("acme-web1", GATEWAYS["web"]))
+    await farm.settle()
+    assert farm.delivered("acme-web1") == []
+    assert events(farm)["neighbours over the limit"] == 1
+    assert len(await farm.hosts["h1"].switch.read_neighbours()) == 1
 
 
 # ---- fragments ------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ import uvloop
 
 from nvi.agent.api import Api
 from nvi.directory import DirectoryError
-from nvi.model import Endpoint, read_address, read_mac
+from nvi.model import Endpoint, Tenant, read_address, read_mac
 from nvi.switch import SwitchError
 
 WEB1 = {"tenant": "acme", "network": "web", "mac": "02:00:00:00:00:01", "address": "10.0.0.1", "port": 16}
@@ -47,6 +47,10 @@ class FakeAgent:
 
     async def status(self) -> dict[str, Any]:
         return {"schema": 1, "state": "primary"}
+
+    async def publish_tenant(self, _: Tenant) -> None:
+        if self.trouble is not None:
+            raise self.trouble
 
 
 @pytest.fixture
@@ -90,6 +94,13 @@ async def test_what_it_shows(client: httpx.AsyncClient) -> None:
     assert (await client.get("/status")).json() == {"schema": 1, "state": "primary"}
     assert (await client.get("/connections")).json() == {"schema": 1, "connections": [{"id": "0123456789ab"}]}
     assert (await client.get("/endpoints")).json() == {"schema": 1, "endpoints": []}
+
+
+async def test_a_policy_that_could_mean_two_things_is_refused(client: httpx.AsyncClient, agent: FakeAgent) -> None:
+    assert (await client.put("/tenants/acme", json={"name": "acme"})).status_code == 204
+    agent.trouble = ValueError("'web' is both network and group for tenant acme: rename the former")
+    text = refused(await client.put("/tenants/acme", json={"name": "acme"}), 400)
+    assert text == "tenant acme is not published: 'web' is both network and group for tenant acme: rename the former"
 
 
 async def test_endpoints_come_and_go(client: httpx.AsyncClient, agent: FakeAgent) -> None:

@@ -14,6 +14,7 @@ from ..formulation import pair_up, untag
 from ..keys import Pair, Path
 from ..model import ConnectionId, End, Endpoint, Flow, SegmentEnd, Tenant, show_address
 from ..offers import Offers
+from ..policy import ambiguities
 from ..switch import (
     PORT_FIRST_ENDPOINT,
     PORT_UNDERLAY,
@@ -170,7 +171,12 @@ class Agent:
             local.log.warning("endpoint not shut out yet", endpoint=name, error=str(error))
 
     async def publish_tenant(self, tenant: Tenant) -> None:
-        """A tenant's networks and policy, in place of what they were. They hold at once, for what is live, too."""
+        """A tenant's networks and policy, in place of what they were. They hold at once, for what is live, too.
+
+        Raises ValueError if a name in them means two things.
+        """
+        if problems := ambiguities(tenant):
+            raise ValueError("; ".join(problems))
         await self._local.directory.publish_tenant(tenant)
 
     async def _check_endpoint(self, endpoint: Endpoint, port: int) -> None:
@@ -190,6 +196,8 @@ class Agent:
             raise ValueError(
                 f"tenant {tenant.name} has no network {endpoint.network}: it has {', '.join(tenant.networks)}"
             )
+        if problems := set(ambiguities(tenant, [name])).difference(ambiguities(tenant)):
+            raise ValueError("; ".join(problems))
         for address in endpoint.addresses:
             subnet = network.subnet_of(address)
             if subnet is None or address == subnet.gateway:

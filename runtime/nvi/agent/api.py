@@ -46,7 +46,7 @@ class Served(Protocol):
     """What the API asks of an agent."""
 
     async def publish_tenant(self, tenant: Tenant) -> None:
-        """Takes effect at once, wherever the tenant has endpoints."""
+        """Takes effect at once, wherever the tenant has endpoints. Raises ValueError with a sentence."""
 
     async def add_endpoint(self, endpoint: Endpoint, port: int) -> None:
         """Idempotent. Raises ValueError with a sentence."""
@@ -115,7 +115,10 @@ def application(agent: Served, host: str) -> Starlette:
             raise HTTPException(400, f"tenant {name} is not understood: {error}") from None
         if tenant.name != name:
             raise HTTPException(400, f"this is tenant {tenant.name}, not {name}: put it where it belongs")
-        await agent.publish_tenant(tenant)
+        try:
+            await agent.publish_tenant(tenant)
+        except ValueError as error:
+            raise HTTPException(400, f"tenant {name} is not published: {error}") from None
         return Response(status_code=204)
 
     def route(method: str, path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
