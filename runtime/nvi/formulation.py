@@ -12,11 +12,22 @@ from hashlib import blake2s
 
 from msgspec import Struct
 
-from .model import Endpoint, Flow, Mac, Tenant
-from .switch import NO_MAC, PORT_UNDERLAY, ConnectionEntry, ConnectionKey, Rewrite
+from .model import Address, Endpoint, FirstPacket, Flow, Mac, Protocol, Tenant
+from .switch import NO_MAC, PORT_FIRST_ENDPOINT, ConnectionEntry, ConnectionKey, Rewrite
 
 UNDERLAY_TTL = 64
 """With what TTL packets start on each underlay segment (RFC 1122's default has been 64 since RFC 1700)."""
+
+_ANY = FirstPacket(UNDERLAY_TTL)
+
+
+def segment_protocol(protocol: int, address: Address) -> int:
+    """The protocol of a connection on a segment between addresses of this family: each family has its own ICMP."""
+    if protocol == Protocol.ICMP and len(address) == 16:
+        return Protocol.ICMPV6
+    if protocol == Protocol.ICMPV6 and len(address) == 4:
+        return Protocol.ICMP
+    return protocol
 
 
 class Side(Struct, frozen=True):
@@ -24,14 +35,14 @@ class Side(Struct, frozen=True):
 
     port: int
     key_mac: Mac
-    """Source MAC in the key of packets that come in here: the endpoint's, or NO_MAC for the underlay."""
+    """Source MAC in the key of packets that come in here: the endpoint's, or NO_MAC for a wire."""
     flow: Flow
     """5-tuple of the packets that come in here."""
     source_mac: Mac
     """Source MAC of packets that go out here."""
     destination_mac: Mac
-    ttl: int
-    """TTL of packets that go out here."""
+    first: FirstPacket
+    """What packets that go out here carry: TTL always, the rest where the other side is of the other family."""
 
 
 def join(one: Side, other: Side, idle_timeout: float, tags: tuple[int, int]) -> tuple[ConnectionEntry, ConnectionEntry]:
@@ -40,54 +51,80 @@ def join(one: Side, other: Side, idle_timeout: float, tags: tuple[int, int]) -> 
 
 
 def _towards(come: Side, go: Side, idle_timeout: float, tag: int) -> ConnectionEntry:
-    rewrite = Rewrite(go.source_mac, go.destination_mac, go.flow.reversed(), go.ttl, go.port)
+    out, first = go.flow.reversed(), go.first
+    if len(out.source) == len(come.flow.source):
+        rewrite = Rewrite(go.source_mac, go.destination_mac, out, first.ttl, go.port)
+    else:
+        rewrite = Rewrite(
+            go.source_mac,
+            go.destination_mac,
+            out,
+            first.ttl,
+            go.port,
+            flow_label=first.flow_label,
+            dont_fragment=first.dont_fragment,
+        )
     return ConnectionEntry(ConnectionKey(come.port, come.key_mac, come.flow), rewrite, idle_timeout, tag)
 
 
-def endpoint_side(tenant: Tenant, near: Endpoint, port: int, far: Endpoint, flow: Flow, first_ttl: int) -> Side:
+def endpoint_side(tenant: Tenant, near: Endpoint, port: int, far: Endpoint, flow: Flow, first: FirstPacket) -> Side:
     """The side of a switch where the endpoint `near` is, in a connection with `far`.
 
-    `flow` is that of the packets that `near` sends; `first_ttl` the TTL that the connection's first packet carried.
-    Within a network the peers see each other; between networks a router shows: its MAC, and one hop less.
+    `flow` is that of the packets that `near` sends. Within a network the peers see each other; between networks a
+    router shows: its MAC, and one hop less.
     """
     if near.network == far.network:
-        return Side(port, near.mac, flow, far.mac, near.mac, first_ttl)
-    return Side(port, near.mac, flow, tenant.gateway_mac(near.network), near.mac, first_ttl - 1)
+        return Side(port, near.mac, flow, far.mac, near.mac, first)
+    routed = FirstPacket(first.ttl - 1, first.flow_label, first.dont_fragment)
+    return Side(port, near.mac, flow, tenant.gateway_mac(near.network), near.mac, routed)
 
 
-def underlay_side(outgoing: Flow, source_mac: Mac, next_hop: Mac) -> Side:
-    """The side of a switch towards the underlay. `outgoing`: the segment's 5-tuple of the packets that we send."""
-    return Side(PORT_UNDERLAY, NO_MAC, outgoing.reversed(), source_mac, next_hop, UNDERLAY_TTL)
+def link_side(wire: int, outgoing: Flow, source_mac: Mac, next_hop: Mac) -> Side:
+    """The side of a switch towards another host. `outgoing`: the segment's 5-tuple of the packets that we send."""
+    return Side(wire, NO_MAC, outgoing.reversed(), source_mac, next_hop, _ANY)
 
 
-_TAG_FROM_INITIATOR = 1
+_FROM_INITIATOR = 1
 
 
-def tag(from_initiator: bool, first_ttl: int, tenant: str) -> int:
-    """What an entry does not say but a restarted agent needs, in 64 bits.
+class Told(Struct, frozen=True):
+    """What an entry does not say but a restarted agent needs."""
 
-    Is its flow the initiator's; the first packet's TTL; and a mark of the tenant, for its ports and addresses may have
-    become another one's.
-    """
-    return _mark(tenant) << 32 | first_ttl << 8 | (_TAG_FROM_INITIATOR if from_initiator else 0)
+    from_initiator: bool
+    """Whether its flow is the initiator's."""
+    ttl: int
+    """The first packet's."""
+    far_host: int
+    """`mark` of the host where the far endpoint was."""
 
 
-def untag(tag: int, tenant: str) -> tuple[bool, int] | None:
-    """The opposite of `tag`: (from_initiator, first_ttl); None if the entry is another tenant's."""
-    if tag >> 32 != _mark(tenant):
+def tag(from_initiator: bool, ttl: int, tenant: str, far_host: str) -> int:
+    """`Told` in 64 bits, with a mark of the tenant, for its ports and addresses may have become another one's."""
+    flags = _FROM_INITIATOR if from_initiator else 0
+    return _hash(tenant) << 32 | mark(far_host) << 16 | ttl << 8 | flags
+
+
+def untag(tag: int, tenant: str) -> Told | None:
+    """The opposite of `tag`; None if the entry is another tenant's."""
+    if tag >> 32 != _hash(tenant):
         return None
-    return bool(tag & _TAG_FROM_INITIATOR), tag >> 8 & 0xFF
+    return Told(bool(tag & _FROM_INITIATOR), tag >> 8 & 0xFF, tag >> 16 & 0xFFFF)
+
+
+def mark(host: str) -> int:
+    """Sixteen bits that tell whether a host is still the same one."""
+    return _hash(host) & 0xFFFF
 
 
 @cache
-def _mark(tenant: str) -> int:
-    return int.from_bytes(blake2s(tenant.encode(), digest_size=4).digest())
+def _hash(name: str) -> int:
+    return int.from_bytes(blake2s(name.encode(), digest_size=4).digest())
 
 
 def pair_up(
     entries: Iterable[ConnectionEntry],
 ) -> tuple[list[tuple[ConnectionEntry, ConnectionEntry]], list[ConnectionEntry]]:
-    """What a switch holds, as joined pairs, the side of an endpoint first; and the entries that belong to no pair.
+    """What a switch holds, as joined pairs, an endpoint's side before a wire's; and the entries that belong to no pair.
 
     A pair is two rewrites each of which leads to where the other comes from.
     """
@@ -99,7 +136,7 @@ def pair_up(
         if other is None:
             continue
         del by_key[other.key]
-        pairs.append((other, entry) if key.scope == PORT_UNDERLAY else (entry, other))
+        pairs.append((other, entry) if key.scope < PORT_FIRST_ENDPOINT else (entry, other))
     paired = {entry.key for pair in pairs for entry in pair}
     return pairs, [entry for entry in entries if entry.key not in paired]
 
@@ -109,7 +146,7 @@ def _partner(entry: ConnectionEntry, by_key: dict[ConnectionKey, ConnectionEntry
         return None
     port = entry.action.egress_port
     # Towards an endpoint, the packet's destination MAC is the one with which that endpoint sends.
-    mac = NO_MAC if port == PORT_UNDERLAY else entry.action.ethernet_destination
+    mac = NO_MAC if port < PORT_FIRST_ENDPOINT else entry.action.ethernet_destination
     other = by_key.get(ConnectionKey(port, mac, entry.action.flow.reversed()))
     if other is None or not isinstance(other.action, Rewrite):
         return None

@@ -27,8 +27,10 @@ class Exhausted(Exception):
 
 
 class Path(Struct, frozen=True):
-    """Between which addresses, and by which protocol, a pair of keys must be unique."""
+    """Between which addresses, on which wire, and by which protocol, a pair of keys must be unique."""
 
+    wire: int
+    """The switch's port: hosts elsewhere may have the addresses of hosts here."""
     local: Address
     peer: Address
     protocol: int
@@ -61,6 +63,10 @@ class Keys:
     def __len__(self) -> int:
         """Pairs in use or in quarantine."""
         return len(self._busy)
+
+    def __contains__(self, pair: Pair) -> bool:
+        """Whether a pair is in use or in quarantine."""
+        return pair in self._busy
 
     def pick(self, path: Path, peer: int | None) -> int:
         """A key of our own. With the peer's key known, one with which the pair is free; else any.

@@ -283,6 +283,17 @@ class ConnectionId(Struct, frozen=True):
         return hashlib.blake2s(identity.encode(), digest_size=6).hexdigest()
 
 
+class FirstPacket(Struct, frozen=True):
+    """What the first packet of a connection carried, and the last segment gives back to all."""
+
+    ttl: int
+    """TTL or hop limit."""
+    flow_label: int = 0
+    """Of IPv6 packets that have to be made of IPv4 ones."""
+    dont_fragment: bool = True
+    """Of IPv4 packets that have to be made of IPv6 ones."""
+
+
 class SegmentEnd(Struct, frozen=True):
     """One end of a segment between two hosts."""
 

@@ -1,7 +1,8 @@
 """A farm in one process: real agents, the real pipeline, and nothing in between but function calls.
 
-For tests and benchmarks that need many hosts, or every packet. The underlay delivers by destination address. On a
-`VirtualClockLoop`, an hour without packets is over at once.
+For tests and benchmarks that need many hosts, or every packet. The wires deliver by destination address: the underlay
+of a site within the site, the external side between gateways, whose 1:1 NATs translate. On a `VirtualClockLoop`, an
+hour without packets is over at once.
 """
 
 from __future__ import annotations
@@ -11,17 +12,21 @@ import selectors
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from .agent.agent import Agent
 from .agent.state import StateFile
 from .agent.underlay import NextHop, NoRoute
+from .checksum import change, fold
 from .config import AgentConfig
 from .directory import Directory
 from .directory.memory import MemoryDirectory
 from .embedded.memory import MemorySwitch, nvi_program
-from .model import Address, Endpoint, Host, Tenant, derive_mac, show_address
+from .model import Address, Endpoint, Host, Protocol, Tenant, derive_mac, show_address
 from .offers import Offers
 from .offers.memory import MemoryOffers
-from .switch import PORT_UNDERLAY
+from .packets import ETHERNET_LENGTH, IPV4_LENGTH, IPV6_LENGTH
+from .switch import PORT_EXTERNAL, PORT_UNDERLAY
 
 Capture = Callable[[str, int, bytes], None]
 """(host, port, packet) of a packet that leaves a switch."""
@@ -59,7 +64,7 @@ class _Jump(selectors.SelectSelector):
 
 
 class _Underlay:
-    """Every host is a neighbour of every other."""
+    """Every host of a site is a neighbour of every other there."""
 
     def __init__(self, farm: Farm, host: Host) -> None:
         self._farm = farm
@@ -67,10 +72,27 @@ class _Underlay:
         self.on_change: Callable[[Address], None] = lambda _: None
 
     async def next_hop(self, destination: Address) -> NextHop:
-        peer = self._farm.by_address.get(destination)
-        if peer is None:
+        peer = self._farm.by_address.get((self._host.site, destination))
+        source = next((each for each in self._host.addresses if len(each) == len(destination)), None)
+        if peer is None or source is None:
             raise NoRoute(f"no route to {show_address(destination)}")
-        return NextHop(self._host.addresses[0], host_mac(self._host.name), host_mac(peer.host.name))
+        return NextHop(source, host_mac(self._host.name), host_mac(peer.host.name))
+
+    def forget(self, destination: Address) -> None:
+        """Nothing is remembered."""
+
+
+class _Outside:
+    """Whatever is outside is behind one router."""
+
+    def __init__(self, host: Host, address: Address) -> None:
+        self._hop = NextHop(address, external_mac(host.name), ROUTER_MAC)
+        self.on_change: Callable[[Address], None] = lambda _: None
+
+    async def next_hop(self, destination: Address) -> NextHop:
+        if len(destination) != len(self._hop.source):
+            raise NoRoute(f"no route to {show_address(destination)}: the external side is of the other family")
+        return self._hop
 
     def forget(self, destination: Address) -> None:
         """Nothing is remembered."""
@@ -83,6 +105,54 @@ def _ignore(_: object) -> None:
 def host_mac(host: str) -> bytes:
     """The MAC of a host's underlay interface."""
     return derive_mac("host", host)
+
+
+def external_mac(host: str) -> bytes:
+    """The MAC of a gateway's external interface."""
+    return derive_mac("external", host)
+
+
+ROUTER_MAC = derive_mac("router", "outside")
+"""The MAC of the router that gateways are connected to."""
+
+
+def addresses_of(packet: bytes) -> tuple[Address, Address]:
+    """Source and destination of the IP packet in a frame."""
+    if packet[12:14] == b"\x86\xdd":
+        return packet[22:38], packet[38:54]
+    return packet[26:30], packet[30:34]
+
+
+def translate(packet: bytes, source: Address, destination: Address) -> bytes:
+    """What a 1:1 NAT makes of a frame: other addresses of the same family, and checksums that follow (RFC 1624)."""
+    old = b"".join(addresses_of(packet))
+    new = source + destination
+    if old == new:
+        return packet
+    at = packet.index(old, ETHERNET_LENGTH)
+    translated = bytearray(packet)
+    translated[at : at + len(old)] = new
+    delta = change(int.from_bytes(new), int.from_bytes(old))
+    if len(source) == 4:
+        _adjust(translated, ETHERNET_LENGTH + 10, delta)
+        protocol, l4 = packet[ETHERNET_LENGTH + 9], ETHERNET_LENGTH + IPV4_LENGTH
+    else:
+        protocol, l4 = packet[ETHERNET_LENGTH + 6], ETHERNET_LENGTH + IPV6_LENGTH
+    match protocol:
+        case Protocol.TCP:
+            _adjust(translated, l4 + 16, delta)
+        case Protocol.UDP if translated[l4 + 6 : l4 + 8] != b"\0\0":
+            _adjust(translated, l4 + 6, delta)
+            if translated[l4 + 6 : l4 + 8] == b"\0\0":
+                translated[l4 + 6 : l4 + 8] = b"\xff\xff"
+        case Protocol.ICMPV6:
+            _adjust(translated, l4 + 2, delta)
+    return bytes(translated)
+
+
+def _adjust(packet: bytearray, at: int, delta: int) -> None:
+    old = int.from_bytes(packet[at : at + 2])
+    packet[at : at + 2] = (0xFFFF - fold(0xFFFF - old + delta)).to_bytes(2)
 
 
 @dataclass(eq=False)
@@ -113,7 +183,12 @@ class Farm:
         self.directory = directory or MemoryDirectory()
         self.offers = offers or MemoryOffers()
         self.hosts: dict[str, SimulatedHost] = {}
-        self.by_address: dict[Address, SimulatedHost] = {}
+        self.by_address: dict[tuple[str, Address], SimulatedHost] = {}
+        """By site and underlay address."""
+        self.by_public: dict[Address, SimulatedHost] = {}
+        """Gateways by their public addresses."""
+        self.outside: dict[Address, list[bytes]] = {}
+        """What has been sent to public addresses that no gateway has, by address."""
         self.endpoints: dict[str, tuple[Endpoint, int]] = {}
         self._program = nvi_program()
         self._idle_timeout = idle_timeout
@@ -139,6 +214,7 @@ class Farm:
 
     async def _run_agent(self, host: Host, switch: MemorySwitch, state: StateFile) -> SimulatedHost:
         config = AgentConfig(host, p4runtime="", device_id=1, api="", state="")
+        external = None if host.external is None else _Outside(host, host.external.address)
         agent = Agent(
             config,
             switch,
@@ -146,12 +222,15 @@ class Farm:
             self.offers,
             _Underlay(self, host),
             state,
+            external=external,
             idle_timeout=self._idle_timeout,
             punt_rate=self._punt_rate,
         )
         simulated = SimulatedHost(host, switch, agent, state)
         self.hosts[host.name] = simulated
-        self.by_address.update((address, simulated) for address in host.addresses)
+        self.by_address.update(((host.site, address), simulated) for address in host.addresses)
+        if host.external is not None:
+            self.by_public[host.external.public] = simulated
         await agent.start()
         switch.on_primary(True)
         await self.settle()
@@ -200,6 +279,12 @@ class Farm:
         endpoint, _ = self.endpoints.pop(name)
         await self.hosts[endpoint.host].agent.remove_endpoint(name)
 
+    async def move_endpoint(self, name: str, host: str, port: int) -> None:
+        """An endpoint is at another host from now on: its new agent is told first, so its connections go on there."""
+        before, _ = self.endpoints[name]
+        await self.add_endpoint(replace(before, host=host), port)
+        await self.hosts[before.host].agent.remove_endpoint(name)
+
     def emit(self, endpoint: str, packet: bytes) -> None:
         """An endpoint sends a packet."""
         where, port = self.endpoints[endpoint]
@@ -215,10 +300,26 @@ class Farm:
         for _ in range(60):
             await asyncio.sleep(0)
 
+    def emit_outside(self, packet: bytes) -> None:
+        """Somebody outside sends a packet to a public address."""
+        source, destination = addresses_of(packet)
+        gateway = self.by_public.get(destination)
+        if gateway is None or gateway.host.external is None:
+            self.outside.setdefault(destination, []).append(packet)
+        else:
+            arriving = translate(packet, source, gateway.host.external.address)
+            self._loop.call_soon(gateway.switch.receive, PORT_EXTERNAL, arriving)
+
     def _transmit(self, name: str, port: int, packet: bytes) -> None:
         if self._capture is not None:
             self._capture(name, port, packet)
-        if port != PORT_UNDERLAY:
-            self.hosts[name].delivered.setdefault(port, []).append(packet)
-        elif (peer := self.by_address.get(packet[30:34])) is not None:
+        here = self.hosts[name]
+        if port == PORT_EXTERNAL and here.host.external is not None:
+            source, destination = addresses_of(packet)
+            if source == here.host.external.address:
+                source = here.host.external.public
+            self.emit_outside(translate(packet, source, destination))
+        elif port != PORT_UNDERLAY:
+            here.delivered.setdefault(port, []).append(packet)
+        elif (peer := self.by_address.get((here.host.site, addresses_of(packet)[1]))) is not None:
             self._loop.call_soon(peer.switch.receive, PORT_UNDERLAY, packet)

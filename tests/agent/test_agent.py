@@ -7,6 +7,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import ARP, Ether
 
 from agent.farm import ACME, ENDPOINTS, frame, ip, start
+from nvi.agent import joining
 from nvi.model import Endpoint, Rule, Tenant, derive_mac, pair_of, read_address
 from nvi.switch import PORT_UNDERLAY, ConnectionEntry, Operation, Update
 
@@ -169,8 +170,11 @@ async def delete_all(switch):
 @pytest.mark.parametrize("restarted", [(), ("h1",), ("h2",)])
 @pytest.mark.parametrize("sender", ["acme-web1", "acme-web2"])
 @pytest.mark.parametrize("make", [tcp, udp])
-async def test_entries_that_vanish_are_plugged_again_from_either_end(farm, emptied, restarted, sender, make):
+async def test_entries_that_vanish_are_plugged_again_from_either_end(
+    farm, emptied, restarted, sender, make, monkeypatch
+):
     """At most one of the two agents has forgotten as well: what one knows mends the other."""
+    monkeypatch.setattr(joining, "LINGER_SECONDS", 0.0)
     await exchange(farm, "acme-web1", make("acme-web1", "acme-web2", sport=1000, dport=80))
     await delete_all(farm.hosts[emptied].switch)
     for host in restarted:
@@ -182,6 +186,8 @@ async def test_entries_that_vanish_are_plugged_again_from_either_end(farm, empti
     assert await exchange(farm, sender, packet) == {receiver: [packet]}
     back = make(receiver, sender, sport=ports[1], dport=ports[0], payload=b"back", **flags)
     assert await exchange(farm, receiver, back) == {sender: [back]}
+    await asyncio.sleep(0.01)
+    await farm.settle()
     assert [await entries(farm, host) for host in ("h1", "h2")] == [2, 2]
     for host in ("h1", "h2"):
         (connection,) = await farm.hosts[host].agent.connections()

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from nvi.keys import SEARCH_LIMIT, Exhausted, Keys, Pair, Path
 
-PATH = Path(b"\xac\x10\x01\x01", b"\xac\x10\x02\x01", 6)
+PATH = Path(1, b"\xac\x10\x01\x01", b"\xac\x10\x02\x01", 6)
 
 
 def test_pairs_are_unique_until_the_space_is_used_up():
@@ -31,8 +31,8 @@ def test_pairs_are_unique_until_the_space_is_used_up():
 
 def test_another_protocol_or_peer_has_its_own_pairs():
     keys = Keys(60.0)
-    other = Path(PATH.local, b"\xac\x10\x03\x01", 6)
-    for path in (PATH, other, Path(PATH.local, PATH.peer, 17)):
+    other = Path(1, PATH.local, b"\xac\x10\x03\x01", 6)
+    for path in (PATH, other, Path(1, PATH.local, PATH.peer, 17)):
         assert keys.take(Pair(path, 20000, 20000))
 
 
@@ -94,7 +94,7 @@ A1, A2, B1 = b"\xac\x10\x01\x01", b"\xac\x10\x01\x02", b"\xac\x10\x02\x01"
 
 
 def paths(own, peers, protocol=47):
-    return [Path(local=local, peer=peer, protocol=protocol) for local, peer in product(own, peers)]
+    return [Path(wire=1, local=local, peer=peer, protocol=protocol) for local, peer in product(own, peers)]
 
 
 def test_defect_22_a_protocol_without_ports_takes_a_pair_of_addresses_as_its_key():

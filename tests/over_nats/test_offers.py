@@ -7,7 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
-from nvi.model import ConnectionId, End, SegmentEnd, read_address
+from nvi.model import ConnectionId, End, FirstPacket, SegmentEnd, read_address
 from nvi.offers import VERSION, Accept, NoAnswer, Offer, Reason, Refuse, Release, Released, Reply, Request, Stamp
 
 from .farm import LAYOUT, Nats, until
@@ -16,7 +16,7 @@ ENDS = (End(read_address("10.0.0.1"), 40000), End(read_address("10.0.0.2"), 80))
 IDENTITY = ConnectionId("acme", 6, *ENDS)
 MINE = SegmentEnd("h1", "here", bytes([172, 16, 0, 1]), bytes([172, 16, 0, 1]), 20001)
 YOURS = SegmentEnd("h2", "here", bytes([172, 16, 0, 2]), bytes([172, 16, 0, 2]), 20002)
-OFFER = Offer(VERSION, Stamp(1, 2), IDENTITY, ENDS[0], 64, MINE)
+OFFER = Offer(VERSION, Stamp(1, 2), IDENTITY, ENDS[0], FirstPacket(64), MINE)
 
 
 async def _serving(nats: Nats, name: str) -> None:
@@ -38,14 +38,14 @@ async def test_an_offer_arrives_with_the_name_of_its_sender(nats: Nats) -> None:
 
     async def handler(sender: str, request: Request) -> Reply:
         heard.append((sender, request))
-        return Released() if isinstance(request, Release) else Accept(YOURS, ENDS[0], 64)
+        return Released() if isinstance(request, Release) else Accept(YOURS, ENDS[0], FirstPacket(64))
 
     async with nats.offers_of("h1") as one, nats.offers_of("h2") as other:
         with pytest.raises(NoAnswer, match="no agent answers for host h2"):
             await one.request("h1", "h2", OFFER)
         other.serve("h2", handler)
         await _serving(nats, "h2")
-        assert await one.request("h1", "h2", OFFER) == Accept(YOURS, ENDS[0], 64)
+        assert await one.request("h1", "h2", OFFER) == Accept(YOURS, ENDS[0], FirstPacket(64))
         assert heard[-1] == ("h1", OFFER)
         other.leave("h2")
 

@@ -7,9 +7,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from nvi.formulation import Side, endpoint_side, join, pair_up, tag, underlay_side, untag
+from nvi.formulation import Side, Told, endpoint_side, join, link_side, mark, pair_up, tag, untag
 from nvi.keys import SEARCH_LIMIT, Exhausted, Keys, Pair, Path
-from nvi.model import ConnectionId, End, Endpoint, Flow, Network, Subnet, Tenant
+from nvi.model import ConnectionId, End, Endpoint, FirstPacket, Flow, Network, Subnet, Tenant
 from nvi.packets import MalformedPacket, echo_port, parse
 from nvi.policy import judge
 from nvi.switch import NO_MAC, PORT_UNDERLAY, ConnectionEntry, ConnectionKey, Drop, DropReason, Rewrite
@@ -59,12 +59,20 @@ def test_what_arrives_is_what_was_sent_there_and_back(data: st.DataObject, ttl: 
     assume(one.name != other.name)
     flow = data.draw(flows(one, other))
     (near, near_mac), (far, far_mac) = data.draw(st.permutations(HOSTS))[:2]
-    hop = b"\x02\xbb\0\0\0\0"
+    hop, first = b"\x02\xbb\0\0\0\0", FirstPacket(ttl)
     segment = Flow(near, far, flow.protocol, data.draw(KEYS), data.draw(KEYS))
-    here = join(endpoint_side(TENANT, one, 16, other, flow, ttl), underlay_side(segment, near_mac, hop), 30.0, (1, 2))
+    here = join(
+        endpoint_side(TENANT, one, 16, other, flow, first),
+        link_side(PORT_UNDERLAY, segment, near_mac, hop),
+        30.0,
+        (1, 2),
+    )
     back = segment.reversed()
     there = join(
-        endpoint_side(TENANT, other, 17, one, flow.reversed(), ttl), underlay_side(back, far_mac, hop), 30.0, (1, 2)
+        endpoint_side(TENANT, other, 17, one, flow.reversed(), first),
+        link_side(PORT_UNDERLAY, back, far_mac, hop),
+        30.0,
+        (1, 2),
     )
     first, second = ({entry.key: entry for entry in entries} for entries in (here, there))
     assert len(first) == len(second) == 2
@@ -86,9 +94,9 @@ def test_what_arrives_is_what_was_sent_there_and_back(data: st.DataObject, ttl: 
 def test_on_one_host_no_segment_lies_between(data: st.DataObject, ttl: int) -> None:
     one, other = data.draw(endpoints()), data.draw(endpoints())
     assume(one.name != other.name)
-    flow = data.draw(flows(one, other))
+    flow, first = data.draw(flows(one, other)), FirstPacket(ttl)
     back = flow.reversed()
-    sides = endpoint_side(TENANT, one, 16, other, flow, ttl), endpoint_side(TENANT, other, 17, one, back, ttl)
+    sides = endpoint_side(TENANT, one, 16, other, flow, first), endpoint_side(TENANT, other, 17, one, back, first)
     entries = {entry.key: entry for entry in join(*sides, 30.0, (1, 2))}
     routed = one.network != other.network
     shown = [TENANT.gateway_mac(each.network) if routed else peer.mac for each, peer in ((other, one), (one, other))]
@@ -108,10 +116,10 @@ def joined(draw: st.DrawFn) -> list[tuple[ConnectionEntry, ConnectionEntry]]:
         if one.name == other.name or {(port, flow), (port, flow.reversed())} & taken:
             continue
         taken.add((port, flow))
-        side = endpoint_side(TENANT, one, port, other, flow, 64)
+        side = endpoint_side(TENANT, one, port, other, flow, FirstPacket(64))
         out = Flow(HOSTS[0][0], peer, flow.protocol, mine, theirs)
-        tags = tag(True, 64, "red"), tag(False, 64, "red")
-        pairs.append(join(side, underlay_side(out, HOSTS[0][1], mac), 30.0, tags))
+        tags = tag(True, 64, "red", "h2"), tag(False, 64, "red", "h2")
+        pairs.append(join(side, link_side(PORT_UNDERLAY, out, HOSTS[0][1], mac), 30.0, tags))
     return pairs
 
 
@@ -147,9 +155,9 @@ def test_pair_up_finds_exactly_the_pairs_that_were_joined(
 @given(st.data())
 def test_entries_that_lead_elsewhere_are_no_pair(data: st.DataObject) -> None:
     """Two entries one of which leads to the other, but not back."""
-    side, _ = Side(16, b"\x02" * 6, Flow(b"a", b"b", 6, 1, 2), b"\x04" * 6, b"\x02" * 6, 64), None
+    side, _ = Side(16, b"\x02" * 6, Flow(b"a", b"b", 6, 1, 2), b"\x04" * 6, b"\x02" * 6, FirstPacket(64)), None
     out = Flow(HOSTS[0][0], HOSTS[1][0], 6, 20000, 20001)
-    one, other = join(side, underlay_side(out, b"\x06" * 6, b"\x08" * 6), 30.0, (0, 0))
+    one, other = join(side, link_side(PORT_UNDERLAY, out, b"\x06" * 6, b"\x08" * 6), 30.0, (0, 0))
     assert isinstance(other.action, Rewrite)
     port = data.draw(st.integers(17, 30))
     flow = Flow(b"a", b"b", 6, data.draw(PORTS), 3)
@@ -161,9 +169,10 @@ def test_entries_that_lead_elsewhere_are_no_pair(data: st.DataObject) -> None:
 
 @given(st.booleans(), st.integers(0, 255))
 def test_a_tag_says_what_a_restarted_agent_needs(from_initiator: bool, ttl: int) -> None:
-    told = tag(from_initiator, ttl, "red")
+    told = tag(from_initiator, ttl, "red", "h1")
     assert told < 1 << 64
-    assert untag(told, "red") == (from_initiator, ttl)
+    assert untag(told, "red") == Told(from_initiator, ttl, mark("h1"))
+    assert mark("h1") != mark("h2")
     assert untag(told, "blue") is None
 
 
@@ -204,7 +213,9 @@ def test_policy_never_crosses_tenants_and_needs_a_common_network_or_group(
 
 # ---- keys -----------------------------------------------------------------------------------------------------------
 
-PATHS = [Path(b"\n\0\0\1", peer, protocol) for peer in (b"\n\0\0\2", b"\n\0\0\3") for protocol in (6, 17)]
+PATHS = [
+    Path(PORT_UNDERLAY, b"\n\0\0\1", peer, protocol) for peer in (b"\n\0\0\2", b"\n\0\0\3") for protocol in (6, 17)
+]
 
 
 class KeysMachine(RuleBasedStateMachine):

@@ -9,6 +9,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nvi.agent.joining import LINGER_SECONDS
 from properties.wire import ACK, ECHO_REPLY, ECHO_REQUEST, ICMP, SYN, TCP, UDP, Ports
 from properties.world import Conversation, World
 
@@ -134,6 +135,7 @@ def test_tcp_resumes_when_everybody_has_forgotten(
         for number in emptied:
             farm.revive_agent(f"h{number}")
         go_on(farm, [talk], backwards)
+        farm.settle(2 * LINGER_SECONDS)
         assert [len(farm.entries(name)) for name in ("h0", "h1")] == [2, 0 if same_host else 2]
         farm.rest()
 
@@ -153,5 +155,6 @@ def test_offers_that_cross_make_one_connection(latency: float, seed: int, protoc
         assert [farm.arrived[serial] for serial in sent] == [1, 1]
         (here,), (there,) = (farm.run(farm.farm.hosts[name].agent.connections()) for name in ("h0", "h1"))
         assert here["segments"] == there["segments"]
+        farm.settle(2 * LINGER_SECONDS)
         assert [len(farm.entries(name)) for name in ("h0", "h1")] == [2, 2]
         farm.rest()

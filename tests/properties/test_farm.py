@@ -14,6 +14,9 @@ from properties import wire
 from properties.wire import ICMP, TCP, UDP, Ports
 from properties.world import NETWORKS, TENANTS, Conversation, World
 
+pytestmark = pytest.mark.timeout(900)
+"""A thousand farms take minutes on a machine that is busy otherwise."""
+
 PROTOCOLS = st.sampled_from((TCP, UDP, ICMP))
 MEMBERS = st.lists(st.sampled_from((*NETWORKS, "acme-web1", "acme-db2", "globex-web1")), max_size=3).map(tuple)
 KINDS = {TCP: (0, 1, 2, 4, 0x10, 0x11, 0x12, 0x14, 0x18, 0x3F), UDP: (0,), ICMP: (0, 8, 3, 5, 11, 13)}

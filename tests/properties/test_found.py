@@ -39,7 +39,7 @@ def test_a_pair_whose_peer_still_uses_it_is_resumed_and_does_not_rest(farm: Worl
 
 def test_a_pair_that_was_released_late_is_not_freed_under_its_next_connection(farm: World) -> None:
     keys = farm.farm.hosts["h0"].agent._local.keys
-    pair = Pair(Path(b"a", b"b", 6), 20000, 20001)
+    pair = Pair(Path(1, b"a", b"b", 6), 20000, 20001)
     assert keys.take(pair)
     keys.rest(pair, 0.0)
     keys.free(pair)
@@ -174,15 +174,15 @@ def test_a_pair_that_another_connection_uses_is_never_given_back(farm: World) ->
     farm.open(one, other, TCP)
     here, there = (farm.farm.hosts[name].agent._local for name in ("h0", "h1"))
     (held,) = here.connections
-    assert held.link is not None
+    (link,) = held.links
     farm.run(farm.farm.stop_agent("h1"))
     farm.farm.hosts["h1"].switch.restart()
     farm.revive_agent("h1")
     there = farm.farm.hosts["h1"].agent._local
-    here.keys._next = held.link.pair.local - 20001
-    there.keys._next = held.link.pair.peer - 20001
+    here.keys._next = link.pair.local - 20001
+    there.keys._next = link.pair.peer - 20001
     farm.open(one, other, TCP)
-    assert not here.keys.take(held.link.pair)
+    assert not here.keys.take(link.pair)
     farm.converse(farm.conversations[0], opening=False)
 
 

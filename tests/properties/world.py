@@ -9,6 +9,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Coroutine, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -18,7 +19,16 @@ from nvi.model import Address, Endpoint, Host, Network, Subnet, Tenant, derive_m
 from nvi.offers import NoAnswer, Reply, Request
 from nvi.offers.memory import MemoryOffers
 from nvi.simulation import Farm, VirtualClockLoop, host_mac
-from nvi.switch import PORT_FIRST_ENDPOINT, PORT_UNDERLAY, ConnectionEntry, ConnectionKey, Operation, Rewrite, Update
+from nvi.switch import (
+    PORT_FIRST_ENDPOINT,
+    PORT_UNDERLAY,
+    ConnectionEntry,
+    ConnectionKey,
+    Operation,
+    Rewrite,
+    Update,
+    WriteFailed,
+)
 from properties import wire
 from properties.wire import Ports
 
@@ -184,6 +194,12 @@ class World:
         port = next(port for port in range(PORT_FIRST_ENDPOINT, 500) if port not in ports)
         self.here[endpoint.name], self.at[endpoint.host, port] = endpoint, endpoint
         self.port_of[endpoint.name] = port
+        for name in self.farm.hosts:
+            # Connections with its address follow it from wherever that was before.
+            for connection in self.farm.hosts[name].agent._local.connections:
+                ends = connection.id.low.address, connection.id.high.address
+                if connection.id.tenant == endpoint.tenant and endpoint.address in ends:
+                    self._talk(name, endpoint.host)
         self.run(self.farm.add_endpoint(endpoint, port))
         return endpoint
 
@@ -370,7 +386,8 @@ class World:
     def take_from_switch(self, host: str, keys: list[ConnectionKey]) -> None:
         """Entries vanish."""
         updates = [Update(Operation.DELETE, ConnectionEntry(key)) for key in keys]
-        self.run(self.farm.hosts[host].switch.write(updates))
+        with suppress(WriteFailed):  # of those that have just gone by themselves
+            self.run(self.farm.hosts[host].switch.write(updates))
 
     def check_names(self) -> None:
         """A switch names only hosts that it has had to do with for its endpoints' sake, lately.
@@ -382,7 +399,7 @@ class World:
             if name in self.dead:
                 continue
             local = self.farm.hosts[name].agent._local
-            pairs = [each.link.pair for each in local.connections if each.link is not None]
+            pairs = [link.pair for each in local.connections for link in each.links]
             assert len(pairs) == len(set(pairs)), f"two connections of {name} have the same keys"
             assert local.keys._busy.issuperset(pairs), f"the keys of a connection of {name} may be given away"
             guard = {(each.port, each.mac) for each in self.run(self.farm.hosts[name].switch.read_guard())}
@@ -428,7 +445,7 @@ class World:
             "resting": local.keys._resting,
             "waiting": agent._joiner.waiting,
             "in flight": +agent._connector._in_flight,
-            "joining": agent._answerer._joining,
+            "joining": agent._joiner.answering,
             "refusals": agent._refusals._by_port,
             "neighbours": agent._neighbours._held,
             "strays": agent._strays._frames,

@@ -6,43 +6,45 @@ import asyncio
 import os
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from ..config import AgentConfig
 from ..directory import LEASE, Conflict, Directory, DirectoryError
-from ..formulation import pair_up, untag
-from ..keys import Pair, Path
-from ..model import ConnectionId, End, Endpoint, Flow, SegmentEnd, Tenant, show_address
+from ..model import Endpoint, Tenant, show_address
 from ..offers import Offers
 from ..policy import ambiguities
 from ..switch import (
+    PORT_EXTERNAL,
     PORT_FIRST_ENDPOINT,
     PORT_UNDERLAY,
-    ConnectionEntry,
     GuardEntry,
     Operation,
     Punt,
     PuntReason,
-    Rewrite,
     Switch,
     SwitchError,
     Update,
 )
+from .adopting import Adopter
 from .answering import Answerer
 from .connecting import Connector
-from .connections import Attachment, Connection, Link
+from .connections import Attachment
 from .erring import Errors
 from .explaining import Explainer
 from .fragments import Fragments
 from .joining import Joiner
 from .local import Local
 from .neighbours import Neighbours
+from .offering import Offerer
 from .refusals import Refusals
+from .relaying import Relay
 from .router import Router
 from .state import StateFile
 from .strays import Strays
 from .underlay import NoRoute, Underlay
 from .views import connection_view
+from .watching import Watching
 
 AGEING_INTERVAL = 1.0
 """Seconds between two looks at the connections that may be idle."""
@@ -66,14 +68,18 @@ class Agent:
         underlay: Underlay,
         state: StateFile,
         *,
+        external: Underlay | None = None,
         idle_timeout: float = 30.0,
         punt_rate: int = 5000,
     ) -> None:
-        """`idle_timeout`: seconds; `punt_rate`: packets per second that one port may punt."""
+        """`external`: a gateway's other wire; `idle_timeout`: seconds; `punt_rate`: punts per second of one port."""
         self.config = config
         self._state = state
         self._punt_rate = punt_rate
-        self._local = Local(config.host, switch, directory, offers, underlay, state.epoch, idle_timeout)
+        wires = {PORT_UNDERLAY: underlay}
+        if external is not None:
+            wires[PORT_EXTERNAL] = external
+        self._local = Local(config.host, switch, directory, offers, wires, state.epoch, idle_timeout)
         self._explainer = Explainer(self._local)
         self._refusals = Refusals(self._local, self._explainer)
         self._router = Router(self._local, self._explainer)
@@ -82,22 +88,33 @@ class Agent:
         self._local.on_reinject = self._fragments.passed
         self._neighbours = Neighbours(self._local)
         self._joiner = Joiner(self._local, self._refusals)
-        self._connector = Connector(self._local, self._refusals, self._joiner)
-        self._answerer = Answerer(self._local, self._joiner)
+        offerer = Offerer(self._local, self._joiner)
+        self._connector = Connector(self._local, self._refusals, self._joiner, offerer)
+        relay = Relay(self._local, self._joiner, offerer)
+        self._answerer = Answerer(self._local, self._joiner, relay)
         self._strays = Strays(self._local, self._joiner, self._answerer)
+        self._adopter = Adopter(self._local, self._joiner, relay)
+        self._watching = Watching(self._local, self._joiner, self._connector, relay)
         self._backlog: deque[Punt] = deque(maxlen=BACKLOG)
         self._primary = False
         self._unwatch: dict[str, Callable[[], None]] = {}
         """By tenant with endpoints here: what ends the watch of its policy."""
         switch.on_punt = self._on_punt
         switch.on_primary = self._on_primary
-        underlay.on_change = self._on_underlay_change
+        self._unclean: set[int] = set()
+        """Ports at which the switch still has something of an endpoint that is gone."""
+        for wire, way in wires.items():
+            way.on_change = partial(self._on_next_hop_change, wire)
 
     async def start(self) -> None:
         """Publish what this host has, and answer other agents. The switch is taken over when it says so."""
         local = self._local
         await local.directory.publish_host(local.host)
-        for endpoint, port in self._state.endpoints.values():
+        for endpoint, port in list(self._state.endpoints.values()):
+            if await self._has_moved(endpoint):
+                local.log.info("endpoint has moved while its agent was away", endpoint=endpoint.name)
+                self._state.remove(endpoint.name)
+                continue
             try:
                 await local.directory.publish_endpoint(endpoint)
             except Conflict as conflict:
@@ -114,6 +131,7 @@ class Agent:
         for unwatch in self._unwatch.values():
             unwatch()
         self._unwatch.clear()
+        self._watching.stop()
         self._local.offers.leave(self._local.host.name)
         await self._local.stop()
         self._fragments.stop()
@@ -149,11 +167,15 @@ class Agent:
                 local.log.warning("endpoint not admitted yet", endpoint=endpoint.name, error=str(error))
 
     async def remove_endpoint(self, name: str) -> None:
-        """An endpoint of this host is no more; neither are its connections. Raises KeyError if it is not here."""
+        """An endpoint is not at this host any more. Raises KeyError if it was not.
+
+        If it has been added at another host before, it has moved, and its connections go on there. Else they end.
+        """
         local = self._local
         attachment = local.by_name.pop(name)
         endpoint, port = attachment.endpoint, attachment.port
         del local.by_port[port]
+        self._unclean.add(port)
         for address in endpoint.addresses:
             del local.by_address[endpoint.tenant, address]
         self._state.remove(name)
@@ -161,14 +183,30 @@ class Agent:
             self._unwatch.pop(endpoint.tenant)()
             local.tenants.pop(endpoint.tenant, None)
         self._explainer.forget(port)
+        moved = await self._has_moved(endpoint)
         await local.directory.withdraw_endpoint(endpoint)
+        connections = list(local.connections.of_port(port))
         try:
-            await self._joiner.close(list(local.connections.of_port(port)))
+            if moved:
+                self._watching.follow(connections, attachment)
+                await self._joiner.abandon(connections)
+            else:
+                await self._joiner.close(connections)
             await self._refusals.flush(port)
             await local.switch.write([Update(Operation.DELETE, entry) for entry in self._guard_of(attachment)])
         except SwitchError as error:
             # What is left is nobody's, and deleted when the agent takes over the switch.
             local.log.warning("endpoint not shut out yet", endpoint=name, error=str(error))
+        else:
+            self._unclean.discard(port)
+
+    async def _has_moved(self, endpoint: Endpoint) -> bool:
+        """Whether another host, which is there, has published an endpoint of ours as its own."""
+        directory = self._local.directory
+        there = await directory.endpoint(endpoint.tenant, endpoint.address)
+        if there is None or there.name != endpoint.name or there.host == endpoint.host:
+            return False
+        return await directory.host(there.host) is not None
 
     async def publish_tenant(self, tenant: Tenant) -> None:
         """A tenant's networks and policy, in place of what they were. They hold at once, for what is live, too.
@@ -186,6 +224,11 @@ class Agent:
             raise ValueError(f"endpoint {name} is on host {host} already, with other properties: remove it first")
         if port < PORT_FIRST_ENDPOINT:
             raise ValueError(f"port {port} is not an endpoint's: those begin at {PORT_FIRST_ENDPOINT}")
+        if port in self._unclean:
+            raise ValueError(
+                f"port {port} of host {host} still has entries of the endpoint that was there before, for the switch "
+                "is not this agent's at the moment: use another port, or try again later"
+            )
         if port in local.by_port:
             raise ValueError(f"port {port} of host {host} is taken by endpoint {local.by_port[port].endpoint.name}")
         tenant = await local.directory.tenant(endpoint.tenant)
@@ -258,7 +301,7 @@ class Agent:
         match punt.reason:
             case PuntReason.STRAY:
                 self._fragments.first_waits(port, packet)
-                self._strays.stray(packet)
+                self._strays.stray(port, packet)
             case PuntReason.FRAGMENT:
                 self._fragments.hold(port, packet)
             case PuntReason.ERROR:
@@ -287,14 +330,16 @@ class Agent:
 
     async def _take_over(self) -> None:
         """Make the switch hold what it should: adopt what is there, write what is missing, delete the rest."""
-        local = self._local
+        local, unclean = self._local, set(self._unclean)
         try:
             ports = await self._take_over_ports()
             await self._neighbours.forget_all(await local.switch.read_neighbours())
-            adopted, rewritten, deleted = await self._take_over_connections()
+            self._refusals.forget_all()
+            taken = await self._adopter.take_over()
+            self._unclean -= unclean
             while ports != local.by_port:  # endpoints came or went meanwhile, and nobody else has told the switch
                 ports = await self._take_over_ports()
-        except SwitchError as error:
+        except (SwitchError, DirectoryError) as error:
             local.log.warning("switch not taken over", error=str(error))
             if self._primary:
                 await asyncio.sleep(1.0)
@@ -303,12 +348,13 @@ class Agent:
         if not self._primary:
             return
         self._local.ready = True
-        local.log.info("switch taken over", adopted=adopted, rewritten=rewritten, deleted=deleted)
+        local.log.info("switch taken over", adopted=taken.adopted, rewritten=taken.rewritten, deleted=taken.deleted)
         while self._backlog:
             self._on_punt(self._backlog.popleft())
-        # What was adopted was written when the underlay may have been another one; from now on it is watched.
-        for peer in {each.link.yours.seen_address for each in local.connections if each.link is not None}:
-            local.spawn(self._redirect(peer))
+        # What was adopted was written when underlay and directory may have been others; now they are watched.
+        for wire, peer in local.connections.peers():
+            local.spawn(self._redirect(wire, peer))
+        self._watching.look_at(local.connections)
 
     async def _take_over_ports(self) -> dict[int, Attachment]:
         """Guard and punt limits. Returns the endpoints that they are for."""
@@ -324,71 +370,9 @@ class Agent:
         missing = [Update(Operation.INSERT, entry) for entry in wanted if entry not in there]
         if wrong or missing:
             await local.switch.write([*wrong, *missing])
-        for port in (PORT_UNDERLAY, *ports):
+        for port in (*local.wires, *ports):
             await local.switch.set_punt_limit(port, self._punt_rate, self._punt_rate)
         return ports
-
-    async def _take_over_connections(self) -> tuple[int, int, int]:
-        """Returns how many connections were adopted, how many entries written again, how many deleted."""
-        local = self._local
-        there = {entry.key: entry for entry in await local.switch.read_connections()}
-        self._refusals.forget_all()
-        missing: list[Update] = []
-        for connection in local.connections:
-            for entry in connection.entries:
-                held = there.pop(entry.key, None)
-                if held is None:
-                    missing.append(Update(Operation.INSERT, entry))
-                elif held.action != entry.action:
-                    missing.append(Update(Operation.MODIFY, entry))
-        pairs, orphans = pair_up(there.values())
-        before = len(local.connections)
-        for pair in pairs:
-            adopted = await self._recognise(*pair)
-            if adopted is None:
-                orphans.extend(pair)
-            else:
-                adopted.due = asyncio.get_running_loop().time() + local.idle_timeout
-                local.connections.add(adopted)
-        updates = [*missing, *(Update(Operation.DELETE, entry) for entry in orphans)]
-        if updates:
-            await local.switch.write(updates)
-        return len(local.connections) - before, len(missing), len(orphans)
-
-    async def _recognise(self, out: ConnectionEntry, back: ConnectionEntry) -> Connection | None:
-        """The connection that two joined entries are of, if it is one that this host may have."""
-        local = self._local
-        near = local.by_port.get(out.key.scope)
-        if near is None or (near.endpoint.mac, near.endpoint.address) != (out.key.source_mac, out.key.flow.source):
-            return None
-        flow = out.key.flow
-        told = untag(out.tag, near.endpoint.tenant)
-        if told is None:
-            return None
-        from_initiator, first_ttl = told
-        opener = flow if from_initiator else flow.reversed()
-        identity = ConnectionId.of(near.endpoint.tenant, flow)
-        initiator = End(opener.source, opener.l4_source)
-        assert isinstance(out.action, Rewrite)
-        if out.action.egress_port != PORT_UNDERLAY:
-            there = local.by_port.get(out.action.egress_port)
-            if there is None or (there.endpoint.tenant, there.endpoint.address) != (identity.tenant, flow.destination):
-                return None
-            return Connection(identity, initiator, first_ttl, (near, there), None, (out, back))
-        link = await self._recognise_link(out.action.flow)
-        if link is None or not local.keys.take(link.pair):
-            return None
-        return Connection(identity, initiator, first_ttl, (near,), link, (out, back))
-
-    async def _recognise_link(self, flow: Flow) -> Link | None:
-        me = self._local.host
-        peer = await self._local.directory.host_at(me.site, flow.destination)
-        if peer is None or flow.source not in me.addresses:
-            return None
-        mine = SegmentEnd(me.name, me.site, flow.source, flow.source, flow.l4_source)
-        yours = SegmentEnd(peer.name, peer.site, flow.destination, flow.destination, flow.l4_destination)
-        path = Path(flow.source, flow.destination, flow.protocol)
-        return Link(peer.name, mine, yours, Pair(path, flow.l4_source, flow.l4_destination))
 
     async def _keep_lease(self) -> None:
         while True:
@@ -411,13 +395,13 @@ class Agent:
                     self._local.events["failures"] += 1
                     self._local.log.exception("unexpected failure")
 
-    def _on_underlay_change(self, peer: bytes) -> None:
+    def _on_next_hop_change(self, wire: int, peer: bytes) -> None:
         if self._local.ready:
-            self._local.spawn(self._redirect(peer))
+            self._local.spawn(self._redirect(wire, peer))
 
-    async def _redirect(self, peer: bytes) -> None:
+    async def _redirect(self, wire: int, peer: bytes) -> None:
         try:
-            await self._joiner.redirect(peer)
+            await self._joiner.redirect(wire, peer)
         except (SwitchError, NoRoute) as error:
             self._local.log.warning("connections not redirected", peer=show_address(peer), error=str(error))
 
@@ -444,10 +428,11 @@ class Agent:
         standing = local.switch.state
         state = "taking over" if self._primary and not self._local.ready else standing.condition.value
         try:
-            drops = await local.switch.read_drops([PORT_UNDERLAY, *local.by_port]) if self._local.ready else {}
+            drops = await local.switch.read_drops([*local.wires, *local.by_port]) if self._local.ready else {}
         except SwitchError:
             drops = {}
-        names = {port: attachment.endpoint.name for port, attachment in local.by_port.items()}
+        names = {PORT_UNDERLAY: "underlay", PORT_EXTERNAL: "external"}
+        names.update((port, attachment.endpoint.name) for port, attachment in local.by_port.items())
         return {
             "host": local.host.name,
             "state": state,
@@ -455,13 +440,13 @@ class Agent:
             "directory": local.directory.state,
             "pid": os.getpid(),
             "entries": {
-                "connections": 2 * len(local.connections) + len(self._refusals),
+                "connections": 2 * len(local.connections) + len(local.unknown) + len(self._refusals),
                 "guard": 2 * len(local.by_port),
                 "neighbours": len(self._neighbours),
             },
             "keys": len(local.keys),
             "drops": {
-                names.get(port, "underlay"): {reason.name.lower(): count for reason, count in reasons.items()}
+                names[port]: {reason.name.lower(): count for reason, count in reasons.items()}
                 for port, reasons in drops.items()
             },
             "events": dict(sorted(local.events.items())),

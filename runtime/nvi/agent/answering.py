@@ -2,30 +2,47 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass
 
 from ..directory import DirectoryError
-from ..keys import KEY_FIRST, KEY_LAST, Exhausted, Pair, Path
-from ..model import ConnectionId, Flow, Protocol, SegmentEnd, show_address
-from ..offers import VERSION, Accept, Ask, Offer, Reason, Refuse, Release, Released, Reply, Request
-from ..packets import ECHO_PORT
+from ..formulation import segment_protocol
+from ..keys import Exhausted, Pair, Path
+from ..model import Flow, Host, Protocol, Tenant, show_address
+from ..offers import VERSION, Accept, Ask, NoAnswer, Offer, Reason, Refuse, Release, Released, Reply, Request
 from ..policy import judge
-from ..switch import DropReason, SwitchError
-from .connecting import plausible
-from .connections import Connection, Link
-from .joining import Call, Denied, Joiner, ingress_key
+from ..route import NoWay, is_end_of, may_offer, own_end
+from ..switch import NO_MAC, PORT_EXTERNAL, PORT_UNDERLAY, ConnectionKey, DropReason, SwitchError
+from .connections import Attachment, Connection, Link, ingress_key
+from .joining import Call, Denied, Joiner
+from .keying import NoKey, choose
 from .local import Local, Refused
+from .offering import DROP_REASON, Crossed, Proposal
+from .relaying import Place, Relay
 from .underlay import NoRoute
+
+_REASON = {dropped: reason for reason, dropped in DROP_REASON.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """An offer, with what we know ourselves about it."""
+
+    sender: Host
+    tenant: Tenant
+    place: Place
+    """Of ours on the route, seen from the sender."""
+    near: Attachment | None
+    """The endpoint that is not on the sender's side, if it is here."""
 
 
 class Answerer:
     """Answers offers, questions and releases for one host."""
 
-    def __init__(self, local: Local, joiner: Joiner) -> None:
+    def __init__(self, local: Local, joiner: Joiner, relay: Relay) -> None:
         """Start with nothing to answer."""
         self._local = local
         self._joiner = joiner
-        self._joining: set[ConnectionId] = set()
+        self._relay = relay
 
     async def answer(self, sender: str, request: Request) -> Reply:
         """What we say to the agent of the host `sender`, which the transport has authenticated."""
@@ -43,11 +60,12 @@ class Answerer:
                 case Release():
                     return await self._answer_release(sender, request)
         except Denied as refusal:
-            reason = Reason.DENIED if refusal.reason is DropReason.DENIED else Reason.EXHAUSTED
-            return self._refuse(reason, str(refusal))
+            return self._refuse(_REASON.get(refusal.reason, Reason.UNREACHABLE), str(refusal))
         except Exhausted as error:
             return self._refuse(Reason.EXHAUSTED, str(error))
-        except NoRoute as error:
+        except NoKey as error:
+            return self._refuse(Reason.DENIED, str(error))
+        except (NoRoute, NoWay, NoAnswer) as error:
             return self._refuse(Reason.UNREACHABLE, str(error))
         except (Refused, SwitchError, DirectoryError) as error:
             return self._refuse(Reason.BUSY, f"host {local.host.name}: {error}")
@@ -56,105 +74,146 @@ class Answerer:
         self._local.events[f"offers refused {reason}"] += 1
         return Refuse(reason, text)
 
+    # ---- offers ---------------------------------------------------------------------------------------------------
+
     async def _answer_offer(self, sender: str, offer: Offer) -> Reply:
-        local = self._local
-        held = local.connections.get(offer.connection)
-        if offer.connection in self._joining:
-            return self._refuse(Reason.BUSY, "an offer for this connection is being answered")
-        of_sender = held is not None and held.link is not None and held.link.peer == sender
-        if held is not None and of_sender and offer.stamp < held.stamp:
+        local, identity = self._local, offer.connection
+        asked = await self._examine(sender, offer)
+        if isinstance(asked, Refuse):
+            return asked
+        held, origin = local.connections.get(identity), asked.place.origin.name
+        if held is not None and held.offered_by == sender and offer.stamp < held.stamp:
             return self._refuse(Reason.STALE, f"a later offer has the stamp {held.stamp}")
-        crosses = held is None and offer.peer_port is None and offer.connection in self._joiner.waiting
-        if crosses and local.host.name < sender:
+        waiting = self._joiner.waiting.get(identity)
+        ours_crosses = waiting is not None and waiting.offering and offer.peer_port is None
+        if ours_crosses and local.host.name < origin:
             return self._refuse(Reason.CROSSED, f"the offer of {local.host.name} goes first")
-        self._joining.add(offer.connection)
+        answering = self._joiner.answering
+        rival = answering.get(identity)
+        if rival == origin:
+            return self._refuse(Reason.BUSY, "an offer for this connection is being answered")
+        if rival is not None and rival < origin:
+            return self._refuse(Reason.CROSSED, f"the offer of {rival} goes first")
+        answering[identity] = origin
         try:
-            return await self._join(sender, offer, held)
+            return await self._join(asked, offer)
+        except Crossed as crossed:
+            return self._refuse(Reason.CROSSED, str(crossed))
         finally:
-            self._joining.discard(offer.connection)
+            if answering.get(identity) == origin:
+                del answering[identity]
 
-    async def _join(self, sender: str, offer: Offer, held: Connection | None) -> Reply:
-        local = self._local
-        host = await local.directory.host(sender)
-        if host is None or not plausible(offer.end, host):
+    async def _examine(self, sender: str, offer: Offer) -> _Asked | Refuse:
+        """Judge by the directory whether the sender may offer us this connection, and whether we have a part in it."""
+        local, identity = self._local, offer.connection
+        directory, me = local.directory, local.host
+        tenant = await directory.tenant(identity.tenant)
+        ends = identity.low, identity.high
+        here = [local.by_address.get((identity.tenant, end.address)) for end in ends]
+        relays = here == [None, None] and me.external is not None
+        if tenant is None or offer.initiator not in ends or (None not in here) or (here == [None, None] and not relays):
+            return self._refuse(Reason.UNKNOWN, f"host {me.name} has no end of this connection")
+        host = await directory.host(sender)
+        wire = PORT_UNDERLAY if host is not None and host.site == me.site else PORT_EXTERNAL
+        if host is None or not is_end_of(offer.end, host, wire):
             return self._refuse(Reason.FORGED, f"{show_address(offer.end.address)} is not an address of host {sender}")
-        call = await self._check(sender, offer, held)
-        if isinstance(call, Refuse):
-            return call
-        hop = await local.underlay.next_hop(offer.end.seen_address)
-        held = local.connections.get(offer.connection)  # it may have come about meanwhile
-        if held is not None and held.link is not None and held.link.yours == offer.end:
-            pair = held.link.pair
-        else:
-            pair = self._choose(Path(hop.source, offer.end.seen_address, call.flow.protocol), offer, call)
-            if not (local.keys.take(pair) if offer.peer_port is None else local.keys.resume(pair)):
-                return self._refuse(Reason.TAKEN, f"the keys {pair.local} and {pair.peer} are not free together")
-        mine = SegmentEnd(local.host.name, local.host.site, hop.source, hop.source, pair.local)
-        connection = await self._joiner.join_across(call, Link(sender, mine, offer.end, pair), hop)
-        connection.stamp = offer.stamp
-        local.events["offers accepted"] += 1
-        return Accept(mine, call.initiator, call.first_ttl)
-
-    async def _check(self, sender: str, offer: Offer, held: Connection | None) -> Call | Refuse:
-        """Judge an offer by what we know ourselves: our endpoint, the directory, the policy, our memory."""
-        local = self._local
-        identity = offer.connection
-        tenant = await local.directory.tenant(identity.tenant)
-        near_end, far_end = identity.low, identity.high
-        if (identity.tenant, near_end.address) not in local.by_address:
-            near_end, far_end = far_end, near_end
-        near = local.by_address.get((identity.tenant, near_end.address))
-        if tenant is None or near is None or offer.initiator not in (near_end, far_end):
-            return self._refuse(Reason.UNKNOWN, f"host {local.host.name} has no end of this connection")
-        far = await local.directory.endpoint(identity.tenant, far_end.address)
-        if far is None or far.host != sender:
-            return self._refuse(Reason.FORGED, f"host {sender} has no endpoint {show_address(far_end.address)}")
+        if relays:
+            place = await self._relay.place(host, identity)
+            if place is None:
+                return self._refuse(Reason.FORGED, f"no route of host {sender} between these ends is through {me.name}")
+            return _Asked(host, tenant, place, None)
+        far_end = identity.high if here[0] is not None else identity.low
+        near = here[0] or here[1]
+        assert near is not None, "one of them is here"
+        far = await directory.endpoint(identity.tenant, far_end.address)
+        origin = host if far is None or far.host == sender else await directory.host(far.host)
+        if far is None or origin is None or not may_offer(host, me, origin, me):
+            return self._refuse(Reason.FORGED, f"host {sender} does not lead to {show_address(far_end.address)}")
         if not local.is_here(near):
             return self._refuse(Reason.UNKNOWN, f"endpoint {near.endpoint.name} has just gone")
-        flow = identity.flow_from(near_end)
-        call = Call(identity, tenant, near, far, flow, offer.initiator, offer.first_ttl, offer.resumes)
-        if held is not None:
-            call = replace(call, initiator=held.initiator, first_ttl=held.first_ttl)
-        opener, opened = (near.endpoint, far) if call.opened_here else (far, near.endpoint)
-        verdict = judge(tenant, opener, opened, flow.protocol, identity.other(call.initiator).port)
-        if not verdict.allowed:
-            return self._refuse(Reason.DENIED, verdict.rule)
-        if held is None:
-            if call.resumes and flow.protocol != Protocol.TCP and offer.peer_port is None:
-                return self._refuse(Reason.DENIED, "an answer to nothing that is remembered")
-            self._joiner.check_room(near.endpoint)
-        return call
+        return _Asked(host, tenant, Place(far, far_end, origin, me), near)
 
-    def _choose(self, path: Path, offer: Offer, call: Call) -> Pair:
-        """The keys of the segment that a peer offers. Raises Exhausted, or Denied if what it offers is no key."""
-        theirs = offer.end.port
-        if path.protocol == Protocol.ICMP:
-            # Both directions of an echo carry the one identifier, which is the initiator's key.
-            ours_given, theirs_right = (None, theirs == ECHO_PORT) if call.opened_here else (ECHO_PORT, _is_key(theirs))
+    async def _join(self, asked: _Asked, offer: Offer) -> Reply:
+        local, identity, sender = self._local, offer.connection, asked.sender.name
+        held = local.connections.get(identity)
+        call = None if asked.near is None else self._call(asked, asked.near, offer, held)
+        if call is not None:
+            self._check_call(call, held)
+        elif held is None:
+            self._joiner.check_room(None)
+        initiator = offer.initiator if held is None else held.initiator
+        wire = PORT_UNDERLAY if asked.sender.site == local.host.site else PORT_EXTERNAL
+        hop = await local.next_hop(wire, offer.end.seen_address)
+        held = local.connections.get(identity)  # it may have come about meanwhile
+        known = None if held is None else held.link_to(sender)
+        if known is not None and known.yours == offer.end:
+            pair = known.pair
         else:
-            ours_given, theirs_right = None, _is_key(theirs)
-        ours_given = ours_given or offer.peer_port
-        if not theirs_right or (ours_given is not None and not _is_key(ours_given) and ours_given != ECHO_PORT):
-            raise Denied(DropReason.DENIED, f"{theirs} is not a key")
-        return Pair(path, self._local.keys.pick(path, theirs) if ours_given is None else ours_given, theirs)
+            peer = offer.end.seen_address
+            ours = own_end(local.host, wire, hop.source, 0).address
+            path = Path(wire, ours, peer, segment_protocol(identity.protocol, peer))
+            opened_here = initiator != asked.place.far_end
+            pair = choose(local.keys, path, offer.end.port, offer.peer_port, opened_here)
+            if not (local.keys.take(pair) if offer.peer_port is None else local.keys.resume(pair)):
+                return self._refuse(Reason.TAKEN, f"the keys {pair.local} and {pair.peer} are not free together")
+        mine = own_end(local.host, wire, hop.source, pair.local)
+        link = Link(sender, mine, offer.end, pair, passes_on=sender != asked.place.origin.name)
+        if call is not None:
+            connection = await self._joiner.join_across(call, link, hop)
+        else:
+            first, resumes = (offer.first, offer.resumes) if held is None else (held.first, False)
+            proposal = Proposal(identity, initiator, first, resumes, opened_here=initiator == asked.place.far_end)
+            try:
+                connection = await self._relay.pass_on(proposal, link, hop, asked.place.origin, asked.place.target)
+            except BaseException:
+                # Of a pair that is new nobody else knows. The peer may still send along one that it has remembered.
+                self._joiner.give_back(pair, acknowledged=offer.peer_port is None)
+                raise
+        connection.stamp, connection.offered_by = offer.stamp, sender
+        local.events["offers accepted"] += 1
+        return Accept(mine, connection.initiator, connection.first)
+
+    def _call(self, asked: _Asked, near: Attachment, offer: Offer, held: Connection | None) -> Call:
+        identity = offer.connection
+        initiator, first = (offer.initiator, offer.first) if held is None else (held.initiator, held.first)
+        flow = identity.flow_from(identity.other(asked.place.far_end))
+        return Call(identity, asked.tenant, near, asked.place.far, flow, initiator, first, offer.resumes)
+
+    def _check_call(self, call: Call, held: Connection | None) -> None:
+        """At an end: the policy, our memory, and whether there is room. Raises Denied."""
+        near, far = call.near.endpoint, call.far
+        opener, opened = (near, far) if call.opened_here else (far, near)
+        verdict = judge(call.tenant, opener, opened, call.flow.protocol, call.identity.other(call.initiator).port)
+        if not verdict.allowed:
+            raise Denied(DropReason.DENIED, verdict.rule)
+        if held is None:
+            if call.resumes and call.flow.protocol != Protocol.TCP:
+                raise Denied(DropReason.DENIED, "an answer to nothing that is remembered")
+            self._joiner.check_room(near)
+
+    # ---- questions and releases -----------------------------------------------------------------------------------
 
     def _answer_ask(self, sender: str, ask: Ask) -> Reply:
         local = self._local
-        flow = Flow(ask.mine.address, ask.yours.address, ask.protocol, ask.mine.port, ask.yours.port)
-        held = local.connections.at(ingress_key(flow))
-        if held is None or held.link is None or held.link.peer != sender:
+        wire = PORT_UNDERLAY if ask.mine.site == local.host.site else PORT_EXTERNAL
+        flow = Flow(ask.mine.seen_address, ask.yours.address, ask.protocol, ask.mine.port, ask.yours.port)
+        key = ConnectionKey(wire, NO_MAC, flow)
+        if key in local.unknown:
+            return self._refuse(Reason.BUSY, "that is what we are asking ourselves")
+        held = local.connections.at(key)
+        link = None if held is None else held.link_to(sender)
+        if held is None or link is None or ingress_key(link.pair).flow != flow:
             return self._refuse(Reason.UNKNOWN, "no such segment")
-        mine, theirs = held.link.mine, held.link.yours.port
-        return Offer(VERSION, local.stamp(), held.id, held.initiator, held.first_ttl, mine, theirs, resumes=True)
+        theirs = link.yours.port
+        return Offer(VERSION, local.stamp(), held.id, held.initiator, held.first, link.mine, theirs, resumes=False)
 
     async def _answer_release(self, sender: str, release: Release) -> Reply:
-        host = await self._local.directory.host(sender)
-        if host is None or not plausible(release.mine, host):
+        local = self._local
+        host = await local.directory.host(sender)
+        wire = PORT_UNDERLAY if release.mine.site == local.host.site else PORT_EXTERNAL
+        if host is None or not is_end_of(release.mine, host, wire):
             return self._refuse(Reason.FORGED, f"the segment released is not one of host {sender}")
-        path = Path(release.yours.address, release.mine.address, release.connection.protocol)
+        peer = release.mine.seen_address
+        path = Path(wire, release.yours.address, peer, segment_protocol(release.connection.protocol, peer))
         await self._joiner.released(sender, release.connection, Pair(path, release.yours.port, release.mine.port))
         return Released()
-
-
-def _is_key(port: int) -> bool:
-    return KEY_FIRST <= port <= KEY_LAST

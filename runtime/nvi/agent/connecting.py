@@ -12,15 +12,17 @@ from collections import Counter
 from dataclasses import replace
 
 from ..directory import DirectoryError
-from ..keys import Exhausted, Pair, Path
-from ..model import ConnectionId, End, Endpoint, Host, Protocol, SegmentEnd, Tenant, show_address
-from ..offers import VERSION, Accept, NoAnswer, Offer, Reason, Refuse
-from ..packets import ECHO_PORT, MalformedPacket, Packet, parse, time_exceeded
+from ..keys import Exhausted
+from ..model import ConnectionId, End, Endpoint, FirstPacket, Protocol, Tenant, show_address
+from ..offers import NoAnswer
+from ..packets import MalformedPacket, Packet, parse, time_exceeded
 from ..policy import judge
+from ..route import NoWay
 from ..switch import ConnectionKey, DropReason, SwitchError
-from .connections import Attachment, Connection, Link
+from .connections import Attachment, Connection
 from .joining import Call, Denied, Joiner, Waiting
 from .local import Local, Refused
+from .offering import Crossed, Offerer, Proposal
 from .refusals import Refusals
 from .underlay import NoRoute
 
@@ -30,27 +32,19 @@ WAITING_FRAMES = 16
 IN_FLIGHT = 256
 """Connections that one port may have in the making, so that the others' turn comes."""
 
-ATTEMPTS = 3
-"""Offers made for one connection, if the keys proposed turn out not to be free."""
-
 CROSSED_SECONDS = 1.0
 """How long to wait for the peer's own offer, if it goes first."""
-
-_DROP_REASON = {
-    Reason.UNKNOWN: DropReason.UNKNOWN,
-    Reason.DENIED: DropReason.DENIED,
-    Reason.EXHAUSTED: DropReason.EXHAUSTED,
-}
 
 
 class Connector:
     """Connects the endpoints of one host as they ask for it."""
 
-    def __init__(self, local: Local, refusals: Refusals, joiner: Joiner) -> None:
+    def __init__(self, local: Local, refusals: Refusals, joiner: Joiner, offerer: Offerer) -> None:
         """Start with nothing in the making."""
         self._local = local
         self._refusals = refusals
         self._joiner = joiner
+        self._offerer = offerer
         self._in_flight: Counter[int] = Counter()
 
     def miss(self, port: int, frame: bytes) -> None:
@@ -77,7 +71,7 @@ class Connector:
             local.events["overflow in flight"] += 1
             return
         self._in_flight[port] += 1
-        waiting = Waiting([(near, frame)])
+        waiting = Waiting([(near, frame)], offering=local.connections.get(identity) is None)
         self._joiner.waiting[identity] = waiting
         local.spawn(self._connect(near, packet, identity, waiting))
 
@@ -90,17 +84,16 @@ class Connector:
             if held is not None and key in held.keys:
                 await self._joiner.restore(held)
             else:
+                waiting.offering = True
                 await self._plug(near, packet, identity, waiting)
-            for sender, waited in waiting.frames:
-                if local.is_here(sender):
-                    local.reinject(sender.port, waited)
+            self.reinject(waiting)
         except Denied as refusal:
             await self._refusals.refuse(near, key, refusal.reason, frame, str(refusal))
         except Refused as silent:
             local.log.debug("dropped", endpoint=near.endpoint.name, why=str(silent))
         except Exhausted as error:
             await self._refusals.refuse(near, key, DropReason.EXHAUSTED, frame, str(error))
-        except (NoAnswer, NoRoute) as error:
+        except (NoAnswer, NoRoute, NoWay) as error:
             await self._refusals.refuse(near, key, DropReason.UNREACHABLE, frame, str(error))
         except (SwitchError, DirectoryError) as error:
             local.events["failed"] += 1
@@ -108,6 +101,12 @@ class Connector:
         finally:
             del self._joiner.waiting[identity]
             self._in_flight[near.port] -= 1
+
+    def reinject(self, waiting: Waiting) -> None:
+        """The connection is there: the packets that waited for it go on."""
+        for sender, frame in waiting.frames:
+            if self._local.is_here(sender):
+                self._local.reinject(sender.port, frame)
 
     async def _plug(self, near: Attachment, packet: Packet, identity: ConnectionId, waiting: Waiting) -> None:
         local = self._local
@@ -128,68 +127,46 @@ class Connector:
             raise Refused("its TTL ends at the router")
         self._joiner.check_room(near.endpoint)
         initiator = End(flow.source, flow.l4_source) if near_opened else End(flow.destination, flow.l4_destination)
-        call = Call(identity, tenant, near, far, flow, initiator, packet.ttl, resumes)
+        first = FirstPacket(packet.ttl, packet.flow_label, packet.dont_fragment)
+        if before is not None:
+            initiator, first, resumes = before.initiator, before.first, False
+        await self.plug(Call(identity, tenant, near, far, flow, initiator, first, resumes), waiting, before)
+
+    async def plug(self, call: Call, waiting: Waiting, before: Connection | None) -> None:
+        """Join a connection towards where its far endpoint is now. `before`: what was held of it until now.
+
+        Raises Refused, Exhausted, NoAnswer, NoRoute, NoWay, SwitchError, DirectoryError.
+        """
+        local, far = self._local, call.far
         if far.host != local.host.name:
             await self._plug_across(call, waiting, before)
             return
         there = local.by_name.get(far.name)
         if there is None or there.endpoint != far:
             raise Denied(DropReason.UNREACHABLE, f"endpoint {far.name} should be here, but is not")
-        if resumes and flow.protocol != Protocol.TCP:
+        if call.resumes and call.flow.protocol != Protocol.TCP:
             raise Refused("an answer to nothing that is remembered")
         await self._joiner.join_here(call, there)
 
     async def _plug_across(self, call: Call, waiting: Waiting, before: Connection | None) -> None:
-        """`before`: what was held of the connection when its packet came."""
-        local = self._local
-        me = local.host
-        host = await local.directory.host(call.far.host)
-        if host is None or host.site != me.site:
-            raise Denied(DropReason.UNREACHABLE, f"host {call.far.host} is not in the directory of site {me.site}")
-        hop = await local.underlay.next_hop(host.addresses[0])
-        path = Path(hop.source, host.addresses[0], call.flow.protocol)
-        for _ in range(ATTEMPTS):
-            if local.connections.get(call.identity) not in (None, before):
-                # The peer's own offer has come meanwhile: another one would only undo what is agreed.
-                await _settled(waiting)
-                return
-            mine = SegmentEnd(me.name, me.site, hop.source, hop.source, self._propose(path, call))
-            stamp = local.stamp()
-            offer = Offer(VERSION, stamp, call.identity, call.initiator, call.first_ttl, mine, resumes=call.resumes)
-            local.events["offers sent"] += 1
-            match await local.offers.request(me.name, host.name, offer):
-                case Accept() as accept:
-                    link = Link(host.name, mine, accept.end, Pair(path, mine.port, accept.end.port))
-                    held = local.connections.get(call.identity)
-                    if held is not None and held.link == link:
-                        # A packet of the peer's was faster than its word, and we have asked what it is of.
-                        await _settled(waiting)
-                        return
-                    if plausible(accept.end, host) and local.keys.take(link.pair):
-                        if (accept.initiator, accept.first_ttl) != (call.initiator, call.first_ttl):
-                            call = replace(call, initiator=accept.initiator, first_ttl=accept.first_ttl)
-                        await self._joiner.join_across(call, link, hop)
-                        return
-                    # We know of a use of this pair that the peer has forgotten: it must not be taken away.
-                    await self._joiner.release(call.identity, link)
-                case Refuse(reason=Reason.TAKEN):
-                    pass
-                case Refuse(reason=Reason.CROSSED):
-                    await _settled(waiting)
-                    return
-                case Refuse(reason=Reason.BUSY | Reason.STALE) as refuse:
-                    raise Refused(refuse.text)
-                case Refuse() as refuse:
-                    raise Denied(_DROP_REASON.get(refuse.reason, DropReason.UNREACHABLE), refuse.text)
-                case other:
-                    raise NoAnswer(f"host {host.name} answers an offer with {type(other).__name__}")
-        raise Denied(DropReason.EXHAUSTED, f"no free pair of keys towards {host.name} in {ATTEMPTS} attempts")
-
-    def _propose(self, path: Path, call: Call) -> int:
-        if path.protocol != Protocol.ICMP:
-            return self._local.keys.pick(path, None)
-        # Both directions of an echo carry the one identifier, which is the initiator's key.
-        return self._local.keys.pick(path, ECHO_PORT) if call.opened_here else ECHO_PORT
+        local, identity = self._local, call.identity
+        target = await local.directory.host(call.far.host)
+        if target is None:
+            raise Denied(DropReason.UNREACHABLE, f"host {call.far.host} is not in the directory")
+        proposal = Proposal(identity, call.initiator, call.first, call.resumes, call.opened_here)
+        try:
+            # What the peer's own offer has brought about meanwhile, another one would only undo.
+            agreement = await self._offerer.offer(
+                proposal, target, lambda: local.connections.get(identity) not in (None, before)
+            )
+        except Crossed:
+            agreement = None
+        if agreement is None:
+            await _settled(waiting)
+            return
+        if (agreement.initiator, agreement.first) != (call.initiator, call.first):
+            call = replace(call, initiator=agreement.initiator, first=agreement.first)
+        await self._joiner.join_across(call, agreement.link, agreement.hop)
 
 
 async def _settled(waiting: Waiting) -> None:
@@ -198,11 +175,6 @@ async def _settled(waiting: Waiting) -> None:
             await waiting.settled.wait()
     except TimeoutError:
         raise Refused("the peer's own offer went first, but never came") from None
-
-
-def plausible(end: SegmentEnd, host: Host) -> bool:
-    """Whether a segment's end can be that host's, by what the directory says of it."""
-    return end.host == host.name and end.site == host.site and end.address in host.addresses
 
 
 def orient(tenant: Tenant, near: Endpoint, far: Endpoint, packet: Packet) -> tuple[bool, bool]:

@@ -9,24 +9,16 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from msgspec.structs import replace
+
 from ..directory import DirectoryError
-from ..formulation import endpoint_side, join, tag, underlay_side
+from ..formulation import Side, endpoint_side, join, link_side, tag
 from ..keys import Pair
-from ..model import Address, ConnectionId, End, Endpoint, Flow, Tenant
+from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, Tenant
 from ..offers import VERSION, NoAnswer, Release, Released
 from ..policy import Verdict, judge
-from ..switch import (
-    NO_MAC,
-    PORT_UNDERLAY,
-    ConnectionEntry,
-    ConnectionKey,
-    DropReason,
-    Operation,
-    Rewrite,
-    SwitchError,
-    Update,
-)
-from .connections import Attachment, Connection, Link
+from ..switch import ConnectionKey, DropReason, Operation, Rewrite, SwitchError, Update
+from .connections import Attachment, Connection, Link, ingress_key
 from .local import CONNECTIONS_SIZE, Local, Refused
 from .refusals import Refusals
 from .underlay import NextHop
@@ -34,9 +26,11 @@ from .underlay import NextHop
 PER_ENDPOINT = CONNECTIONS_SIZE // 4
 """Entries that one endpoint's connections may take up."""
 
-
 SUPERSEDED_SECONDS = 1.0
 """How long to wait for a later state of the same connection."""
+
+LINGER_SECONDS = 1.0
+"""For how long packets still come in along a segment that the connection has just left."""
 
 
 class Denied(Refused):
@@ -59,9 +53,9 @@ class Call:
     flow: Flow
     """Of the packets that `near` sends."""
     initiator: End
-    first_ttl: int
+    first: FirstPacket
     resumes: bool
-    """The packet at hand could not have opened it."""
+    """The packet at hand could not have opened it, and nothing is remembered of who did."""
 
     @property
     def opened_here(self) -> bool:
@@ -75,13 +69,10 @@ class Waiting:
 
     frames: list[tuple[Attachment, bytes]]
     """(who sent it, frame), in the order of their arrival."""
+    offering: bool
+    """Whether our own offer is under way, or will be: it is not just that entries have vanished."""
     settled: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once the connection is there, by whoever's offer."""
-
-
-def ingress_key(flow: Flow) -> ConnectionKey:
-    """The key of what comes from the underlay with this 5-tuple."""
-    return ConnectionKey(PORT_UNDERLAY, NO_MAC, flow)
 
 
 class Joiner:
@@ -93,56 +84,86 @@ class Joiner:
         self._refusals = refusals
         self.waiting: dict[ConnectionId, Waiting] = {}
         """Connections that our endpoints' packets wait for."""
+        self.answering: dict[ConnectionId, str] = {}
+        """Connections that are being joined on behalf of peers, and from which host's endpoint their offers came."""
 
-    def check_room(self, endpoint: Endpoint) -> None:
+    def check_room(self, endpoint: Endpoint | None) -> None:
         """Raises Denied if the endpoint's share of the switch is used up, or all of it."""
         local = self._local
-        if local.endpoint_entries(endpoint) >= PER_ENDPOINT:
+        if endpoint is not None and local.endpoint_entries(endpoint) >= PER_ENDPOINT:
             raise Denied(DropReason.EXHAUSTED, f"endpoint {endpoint.name} has as many connections as it may")
         if 2 * len(local.connections) + len(self._refusals) + 2 * len(self.waiting) > CONNECTIONS_SIZE:
             raise Denied(DropReason.EXHAUSTED, f"the table of host {local.host.name} is full")
 
+    # ---- coming about ---------------------------------------------------------------------------------------------
+
     async def join_here(self, call: Call, there: Attachment) -> None:
-        """Join two endpoints of this host. Raises SwitchError."""
-        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first_ttl)
-        back = call.flow.reversed()
-        other = endpoint_side(call.tenant, call.far, there.port, call.near.endpoint, back, call.first_ttl)
-        entries = join(one, other, self._local.idle_timeout, _tags(call))
-        near = (call.near, there)
-        await self._establish(Connection(call.identity, call.initiator, call.first_ttl, near, None, entries))
+        """Join two endpoints of this host. Raises SwitchError, Refused."""
+        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first)
+        other = endpoint_side(call.tenant, call.far, there.port, call.near.endpoint, call.flow.reversed(), call.first)
+        await self._establish(self._connection(call, there, other, one))
 
     async def join_across(self, call: Call, link: Link, hop: NextHop) -> Connection:
-        """Join an endpoint's segment and the one towards the peer, whose pair of keys is taken already.
+        """Join an endpoint's segment and the one towards the next host, whose pair of keys is taken already.
 
         Raises SwitchError or Refused; then the pair is given back, and the peer is told.
         """
-        path, pair = link.pair.path, link.pair
-        out = Flow(path.local, path.peer, path.protocol, pair.local, pair.peer)
-        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first_ttl)
-        other = underlay_side(out, hop.source_mac, hop.destination_mac)
-        entries = join(one, other, self._local.idle_timeout, _tags(call))
-        connection = Connection(call.identity, call.initiator, call.first_ttl, (call.near,), link, entries)
-        try:
-            await self._establish(connection)
-        except Refused:
-            self._local.spawn(self.release(call.identity, link))
-            raise
+        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first)
+        other = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac)
+        connection = self._connection(call, link, other, one)
+        connection.far_host = call.far.host
+        await self._establish(connection)
+        return connection
+
+    def _connection(self, call: Call, other_side: Attachment | Link, other: Side, one: Side) -> Connection:
+        opened_here, ttl, tenant, host = call.opened_here, call.first.ttl, call.identity.tenant, call.far.host
+        tags = tag(opened_here, ttl, tenant, host), tag(not opened_here, ttl, tenant, host)
+        entries = join(one, other, self._local.idle_timeout, tags)
+        return Connection(call.identity, call.initiator, call.first, (call.near, other_side), entries)
+
+    async def join_relay(
+        self,
+        identity: ConnectionId,
+        initiator: End,
+        first: FirstPacket,
+        links: tuple[Link, Link],
+        hops: tuple[NextHop, NextHop],
+    ) -> Connection:
+        """Join two segments at a gateway on the way: the initiator's side, the responder's.
+
+        Their pairs of keys are taken already. Raises as `join_across` does.
+        """
+        one, other = (
+            link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac)
+            for link, hop in zip(links, hops, strict=True)
+        )
+        entries = join(one, other, self._local.idle_timeout, (0, 0))
+        connection = Connection(identity, initiator, first, links, entries)
+        await self._establish(connection)
         return connection
 
     async def _establish(self, connection: Connection) -> None:
         """Have the connection in the switch and hold it, in place of an earlier state of the same connection."""
         local = self._local
-        for near in connection.near:
-            if not local.is_here(near):
-                raise Refused(f"endpoint {near.endpoint.name} is gone")
+        old = local.connections.get(connection.id)
+        gone = next((each for each in connection.near if not local.is_here(each)), None)
+        if gone is not None:
+            for link in connection.links:
+                if old is None or link not in old.sides:
+                    local.spawn(self.release(connection.id, link))
+            raise Refused(f"endpoint {gone.endpoint.name} is gone")
         for key in connection.keys:
             self._refusals.forget(key)
-        old = local.connections.get(connection.id)
         connection.due = asyncio.get_running_loop().time() + local.idle_timeout
+        if old is not None:
+            was_on = (*old.lingering, *old.links)
+            connection.lingering = tuple(each for each in was_on if each not in connection.sides)
         # Held before it is written, and the switch does things in order: whoever ends it meanwhile really ends it.
         local.connections.add(connection)
         first, second = connection.entries
         try:
+            if old is not None and len(old.links) < len(connection.links):  # an endpoint has moved away
+                await local.take_away([key for key in old.keys if key not in connection.keys])
             # Judged once more, now that whoever enforces a change of the policy would find it.
             verdict = await self._verdict(connection)
             if not verdict.allowed:
@@ -160,12 +181,10 @@ class Joiner:
                 await self.close([each for each in (connection, old) if each is not None])
             raise
         local.events["connections"] += 1
-        if old is not None:
-            await local.take_away([key for key in old.keys if key not in connection.keys])
-            if old.link is not None:
-                self._give_back(old.link.pair, False)
         if local.connections.get(connection.id) is None:
             raise Refused("ended while it was being written")
+        for link in connection.lingering:
+            local.spawn(self._linger(connection.id, link))
         waiting = self.waiting.get(connection.id)
         if waiting is not None:
             waiting.settled.set()
@@ -178,84 +197,54 @@ class Joiner:
                 async with asyncio.timeout(SUPERSEDED_SECONDS):
                     await waiting.settled.wait()
 
+    async def _linger(self, identity: ConnectionId, link: Link) -> None:
+        """Leave a segment on which packets of the connection may still be under way."""
+        local = self._local
+        await asyncio.sleep(LINGER_SECONDS)
+        held = local.connections.get(identity)
+        if held is None or link not in held.lingering:
+            return
+        held.lingering = tuple(each for each in held.lingering if each != link)
+        key = ingress_key(link.pair)
+        if local.connections.at(key) is None:
+            with suppress(SwitchError):  # then it is deleted as an orphan when the switch is taken over
+                await local.take_away([key])
+        await self.release(identity, link)
+
+    # ---- being kept -----------------------------------------------------------------------------------------------
+
     async def restore(self, connection: Connection) -> None:
         """Write again what has vanished from the switch. Raises SwitchError."""
         self._local.events["restored"] += 1
         await self._local.put(connection.entries)
+        if self._local.connections.get(connection.id) is not connection:  # it has ended meanwhile
+            await self._local.take_away([key for key in connection.keys if self._local.connections.at(key) is None])
 
-    async def redirect(self, peer: Address) -> None:
-        """The next hop towards an underlay address may have changed: send what is live its new way.
+    async def redirect(self, wire: int, peer: Address) -> None:
+        """The next hop towards an address of a wire may have changed: send what is live its new way.
 
         Raises SwitchError, NoRoute.
         """
         local = self._local
-        affected = list(local.connections.towards(peer))
+        affected = list(local.connections.towards(wire, peer))
         if not affected:
             return
-        hop = await local.underlay.next_hop(peer)
+        hop = await local.next_hop(wire, peer)
         updates = []
         for connection in affected:
-            out, back = connection.entries
-            assert isinstance(out.action, Rewrite)
-            old = out.action
-            action = Rewrite(hop.source_mac, hop.destination_mac, old.flow, old.ttl, old.egress_port)
-            if action == old:
-                continue
-            connection.entries = (ConnectionEntry(out.key, action, out.idle_timeout, out.tag), back)
-            updates.append(Update(Operation.MODIFY, connection.entries[0]))
+            entries = []
+            for entry in connection.entries:
+                old = entry.action
+                assert isinstance(old, Rewrite)
+                if old.egress_port == wire and old.flow.destination == peer:
+                    new = replace(old, ethernet_source=hop.source_mac, ethernet_destination=hop.destination_mac)
+                    if new != old:
+                        entry = replace(entry, action=new)
+                        updates.append(Update(Operation.MODIFY, entry))
+                entries.append(entry)
+            connection.entries = (entries[0], entries[1])
         if updates:
             await local.switch.write(updates)
-
-    async def close(self, connections: list[Connection]) -> None:
-        """Leave nothing of these connections behind: here at once, at their peers as soon as they hear of it."""
-        local = self._local
-        for connection in connections:
-            if local.connections.get(connection.id) is connection:
-                local.connections.remove(connection)
-        keys = [key for connection in connections for key in connection.keys]
-        try:
-            await local.take_away([key for key in keys if local.connections.at(key) is None])
-        finally:
-            for connection in connections:
-                if connection.link is not None:
-                    local.spawn(self.release(connection.id, connection.link))
-
-    async def release(self, identity: ConnectionId, link: Link) -> None:
-        """Tell the peer that we do not use a segment any more; without its word the pair of keys rests for a while."""
-        local = self._local
-        release = Release(VERSION, identity, link.yours, link.mine)
-        try:
-            reply = await local.offers.request(local.host.name, link.peer, release)
-        except NoAnswer:
-            reply = None
-        self._forget_unused(link.pair.path.peer)
-        self._give_back(link.pair, isinstance(reply, Released))
-
-    async def released(self, sender: str, identity: ConnectionId, pair: Pair) -> None:
-        """The peer does not use a segment any more: neither do we. Raises SwitchError."""
-        local = self._local
-        held = local.connections.get(identity)
-        if held is not None and held.link is not None and held.link.peer == sender and held.link.pair == pair:
-            local.connections.remove(held)
-            await local.take_away(held.keys)
-            local.events["released by peer"] += 1
-            self._forget_unused(pair.path.peer)
-        self._give_back(pair, True)
-
-    def _give_back(self, pair: Pair, acknowledged: bool) -> None:
-        """Let others use a pair, at once or after its quarantine; unless a connection, perhaps another one, has it."""
-        local, path = self._local, pair.path
-        flow = Flow(path.peer, path.local, path.protocol, pair.peer, pair.local)
-        if local.connections.at(ingress_key(flow)) is not None:
-            return
-        if acknowledged:
-            local.keys.free(pair)
-        else:
-            local.keys.rest(pair, asyncio.get_running_loop().time())
-
-    def _forget_unused(self, peer: Address) -> None:
-        if not self._local.connections.towards(peer):
-            self._local.underlay.forget(peer)
 
     async def enforce(self, tenant: str) -> None:
         """The tenant's policy has changed: end what it no longer allows. Raises SwitchError."""
@@ -268,6 +257,8 @@ class Joiner:
     async def _verdict(self, connection: Connection) -> Verdict:
         """What the policy says now of a connection that is held."""
         local, identity = self._local, connection.id
+        if not connection.near:
+            return Verdict(True, "the policy is enforced at both ends, and not on the way")
         tenant = await local.directory.tenant(identity.tenant)
         responder = identity.other(connection.initiator)
         ends = [
@@ -276,6 +267,86 @@ class Joiner:
         if tenant is None or ends[0] is None or ends[1] is None:
             return Verdict(True, "an end that the directory has lost is not the policy's matter")
         return judge(tenant, ends[0], ends[1], identity.protocol, responder.port)
+
+    # ---- the end --------------------------------------------------------------------------------------------------
+
+    async def close(self, connections: list[Connection]) -> None:
+        """Leave nothing of these connections behind: here at once, at their peers as soon as they hear of it."""
+        local = self._local
+        links: dict[tuple[ConnectionId, Link], None] = {}
+        for connection in connections:
+            if local.connections.get(connection.id) is connection:
+                local.connections.remove(connection)
+            for link in (*connection.links, *connection.lingering):
+                if local.connections.at(ingress_key(link.pair)) is None:
+                    links[connection.id, link] = None
+        keys = [key for connection in connections for key in _all_keys(connection)]
+        try:
+            await local.take_away([key for key in keys if local.connections.at(key) is None])
+        finally:
+            for identity, link in links:
+                local.spawn(self.release(identity, link))
+
+    async def abandon(self, connections: list[Connection]) -> None:
+        """Leave nothing of these connections behind here. Their peers go on with somebody else, and are not told.
+
+        Raises SwitchError.
+        """
+        local = self._local
+        for connection in connections:
+            if local.connections.get(connection.id) is connection:
+                local.connections.remove(connection)
+        await local.take_away([key for connection in connections for key in _all_keys(connection)])
+        for connection in connections:
+            for link in (*connection.links, *connection.lingering):
+                self._forget_unused(link)
+                self.give_back(link.pair, False)
+
+    async def release(self, identity: ConnectionId, link: Link) -> None:
+        """Tell the peer that we do not use a segment any more; without its word the pair of keys rests for a while."""
+        local = self._local
+        release = Release(VERSION, identity, link.yours, link.mine)
+        try:
+            reply = await local.offers.request(local.host.name, link.peer, release)
+        except NoAnswer:
+            reply = None
+        self._forget_unused(link)
+        self.give_back(link.pair, isinstance(reply, Released))
+
+    async def released(self, sender: str, identity: ConnectionId, pair: Pair) -> None:
+        """The peer does not use a segment any more: neither do we, nor what it is joined to. Raises SwitchError."""
+        local = self._local
+        held = local.connections.get(identity)
+        if held is not None:
+            link = held.link_to(sender)
+            if link is not None and link.pair == pair:
+                local.connections.remove(held)
+                await local.take_away(_all_keys(held))
+                local.events["released by peer"] += 1
+                self._forget_unused(link)
+                for other in (*held.links, *held.lingering):
+                    if other is not link:
+                        local.spawn(self.release(identity, other))
+            elif left := [each for each in held.lingering if each.pair == pair]:
+                held.lingering = tuple(each for each in held.lingering if each not in left)
+                await local.take_away([ingress_key(pair)])
+        self.give_back(pair, True)
+
+    def give_back(self, pair: Pair, acknowledged: bool) -> None:
+        """Let others use a pair, at once or after its quarantine; unless a connection, perhaps another one, has it."""
+        local = self._local
+        key = ingress_key(pair)
+        if local.connections.at(key) is not None or key in local.unknown:
+            return
+        if acknowledged:
+            local.keys.free(pair)
+        else:
+            local.keys.rest(pair, asyncio.get_running_loop().time())
+
+    def _forget_unused(self, link: Link) -> None:
+        local, peer = self._local, link.yours.seen_address
+        if not local.connections.towards(link.wire, peer) and (underlay := local.wires.get(link.wire)) is not None:
+            underlay.forget(peer)
 
     async def age(self) -> None:
         """Close the connections that have been idle for long enough. Raises SwitchError."""
@@ -306,6 +377,5 @@ class Joiner:
             await self.close(idle_ones)
 
 
-def _tags(call: Call) -> tuple[int, int]:
-    opened_here, first_ttl, tenant = call.opened_here, call.first_ttl, call.identity.tenant
-    return tag(opened_here, first_ttl, tenant), tag(not opened_here, first_ttl, tenant)
+def _all_keys(connection: Connection) -> list[ConnectionKey]:
+    return [*connection.keys, *(ingress_key(link.pair) for link in connection.lingering)]

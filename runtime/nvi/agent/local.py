@@ -14,8 +14,8 @@ from ..keys import Keys
 from ..model import Address, Endpoint, Host, Mac, Network, Tenant
 from ..offers import Offers, Stamp
 from ..switch import ConnectionEntry, ConnectionKey, Operation, Switch, Update, WriteFailed
-from .connections import Attachment, Connections
-from .underlay import Underlay
+from .connections import Attachment, Connections, Unknown
+from .underlay import NextHop, NoRoute, Underlay
 
 log = structlog.get_logger()
 
@@ -40,20 +40,22 @@ class Local:
         switch: Switch,
         directory: Directory,
         offers: Offers,
-        underlay: Underlay,
+        wires: dict[int, Underlay],
         epoch: int,
         idle_timeout: float,
     ) -> None:
-        """`epoch`: how many times the agent has started; `idle_timeout`: seconds."""
+        """`wires`: by the switch's port; `epoch`: how many times the agent has started; `idle_timeout`: seconds."""
         self.host = host
         self.switch = switch
         self.directory = directory
         self.offers = offers
-        self.underlay = underlay
+        self.wires = wires
         self.idle_timeout = idle_timeout
         self.ready = False
         """Whether the switch is ours, and holds what we think that it holds."""
         self.connections = Connections()
+        self.unknown: dict[ConnectionKey, Unknown] = {}
+        """Entries that a gateway has found in its switch, and asks about."""
         self.keys = Keys(quarantine=max(2 * idle_timeout, 60.0), start=epoch * _STRIDE)
         self.by_port: dict[int, Attachment] = {}
         self.by_name: dict[str, Attachment] = {}
@@ -99,6 +101,13 @@ class Local:
             raise Refused(f"the directory knows no tenant {name}")
         return tenant
 
+    async def next_hop(self, wire: int, peer: Address) -> NextHop:
+        """How packets to an address leave by a wire. Raises NoRoute."""
+        underlay = self.wires.get(wire)
+        if underlay is None:
+            raise NoRoute(f"host {self.host.name} has no external side; give it an external address")
+        return await underlay.next_hop(peer)
+
     async def put(self, entries: Sequence[ConnectionEntry]) -> None:
         """Have these entries in the switch, whether or not it has entries with their keys. Raises SwitchError."""
         try:
@@ -111,6 +120,8 @@ class Local:
 
     async def take_away(self, keys: Sequence[ConnectionKey]) -> None:
         """Have no entries with these keys in the switch. Raises SwitchError."""
+        if not keys:
+            return
         try:
             await self.switch.write([Update(Operation.DELETE, ConnectionEntry(key)) for key in keys])
         except WriteFailed as failure:

@@ -1,4 +1,4 @@
-"""Packets from the underlay that the switch has no entry for, though their port says that they are NVI's.
+"""Packets from a wire that the switch has no entry for, though their port says that they are NVI's.
 
 Either our entries have vanished, or we have forgotten; the host that sent them still knows.
 """
@@ -8,13 +8,16 @@ from __future__ import annotations
 from collections import Counter
 
 from ..directory import DirectoryError
-from ..model import Flow, Protocol, SegmentEnd
+from ..keys import Pair, Path
+from ..model import Address, Host, Protocol
 from ..offers import VERSION, Accept, Ask, NoAnswer, Offer
 from ..packets import MalformedPacket, parse
-from ..switch import PORT_HOST_STACK, PORT_UNDERLAY, SwitchError
+from ..route import own_end
+from ..switch import PORT_EXTERNAL, PORT_EXTERNAL_STACK, PORT_HOST_STACK, PORT_UNDERLAY, SwitchError
 from .answering import Answerer
 from .connecting import WAITING_FRAMES
-from .joining import Joiner, ingress_key
+from .connections import ingress_key
+from .joining import Joiner
 from .local import Local
 
 OPEN_QUESTIONS = 64
@@ -29,59 +32,62 @@ class Strays:
         self._local = local
         self._joiner = joiner
         self._answerer = answerer
-        self._frames: dict[Flow, list[bytes]] = {}
+        self._frames: dict[Pair, list[bytes]] = {}
         self._open: Counter[str] = Counter()
 
-    def stray(self, frame: bytes) -> None:
-        """A packet came from the underlay, in NVI's key range, and the switch has no entry for it."""
-        local = self._local
+    def stray(self, wire: int, frame: bytes) -> None:
+        """A packet came from a wire, in NVI's key range, and the switch has no entry for it."""
+        local, external = self._local, self._local.host.external
         try:
             flow = parse(frame).flow
         except MalformedPacket:
             local.events["malformed"] += 1
             return
-        if flow.destination not in local.host.addresses:
+        ours = local.host.addresses if wire == PORT_UNDERLAY else (external.address,) if external is not None else ()
+        if flow.destination not in ours:
             return
-        frames = self._frames.get(flow)
+        path = Path(wire, flow.destination, flow.source, flow.protocol)
+        pair = Pair(path, flow.l4_destination, flow.l4_source)
+        frames = self._frames.get(pair)
         if frames is None:
-            self._frames[flow] = [frame]
-            local.spawn(self._claim(flow))
+            self._frames[pair] = [frame]
+            local.spawn(self._claim(pair))
         elif len(frames) < WAITING_FRAMES:
             frames.append(frame)
 
-    async def _claim(self, flow: Flow) -> None:
-        local = self._local
+    async def _claim(self, pair: Pair) -> None:
+        local, wire = self._local, pair.path.wire
         try:
-            held = local.connections.at(ingress_key(flow))
+            held = local.connections.at(ingress_key(pair))
             if held is not None:
                 await self._joiner.restore(held)
-            elif not await self._ask(flow):
+            elif not await self._ask(pair):
                 local.events["strays"] += 1
-                if flow.protocol == Protocol.ICMP:
+                if pair.path.protocol in (Protocol.ICMP, Protocol.ICMPV6) and pair not in local.keys:
                     # Echo identifiers cannot be reserved as ports are: this is the host's own ping.
-                    for frame in self._frames[flow]:
-                        local.switch.send(PORT_HOST_STACK, frame)
+                    stack = PORT_HOST_STACK if wire == PORT_UNDERLAY else PORT_EXTERNAL_STACK
+                    for frame in self._frames[pair]:
+                        local.switch.send(stack, frame)
                 return
-            for frame in self._frames[flow]:
-                local.reinject(PORT_UNDERLAY, frame)
+            for frame in self._frames[pair]:
+                local.reinject(wire, frame)
         except (SwitchError, DirectoryError, NoAnswer) as error:
             local.log.debug("stray not claimed", error=str(error))
         finally:
-            del self._frames[flow]
+            del self._frames[pair]
 
-    async def _ask(self, flow: Flow) -> bool:
+    async def _ask(self, pair: Pair) -> bool:
         """Ask the host that a packet came from what it is of. True if the connection is in our switch again."""
-        local = self._local
+        local, path = self._local, pair.path
         me = local.host
-        host = await local.directory.host_at(me.site, flow.source)
+        host = await self._host_at(path.wire, path.peer)
         if host is None or self._open[host.name] >= OPEN_QUESTIONS:
             return False
-        yours = SegmentEnd(host.name, host.site, flow.source, flow.source, flow.l4_source)
-        mine = SegmentEnd(me.name, me.site, flow.destination, flow.destination, flow.l4_destination)
+        yours, mine = own_end(host, path.wire, path.peer, pair.peer), own_end(me, path.wire, path.local, pair.local)
         self._open[host.name] += 1
         local.events["asks"] += 1
         try:
-            reply = await local.offers.request(me.name, host.name, Ask(VERSION, flow.protocol, yours, mine))
+            reply = await local.offers.request(me.name, host.name, Ask(VERSION, path.protocol, yours, mine))
             if not isinstance(reply, Offer) or (reply.end.port, reply.peer_port) != (yours.port, mine.port):
                 return False
             return isinstance(await self._answerer.answer(host.name, reply), Accept)
@@ -89,3 +95,9 @@ class Strays:
             self._open[host.name] -= 1
             if not self._open[host.name]:
                 del self._open[host.name]
+
+    async def _host_at(self, wire: int, address: Address) -> Host | None:
+        local = self._local
+        if wire == PORT_EXTERNAL:
+            return await local.directory.gateway_at(address)
+        return await local.directory.host_at(local.host.site, address)

@@ -61,6 +61,8 @@ class NextHop(Struct, frozen=True):
     """Of the host's underlay interface."""
     destination_mac: Mac
     """Of the router or neighbour that comes next."""
+    mtu: int = 1500
+    """Of the interface, or of the route if it has a smaller one: bytes of an IP packet."""
 
 
 class NoRoute(Exception):
@@ -112,6 +114,7 @@ class KernelUnderlay:
         self._interface = interface
         self._index = 0
         self._mac: Mac | None = None
+        self._mtu = 1500
         self._neighbours: dict[Address, _Neighbour] = {}
         self._asked: dict[Address, asyncio.Future[None]] = {}
         self._watched: dict[Address, _Watched] = {}
@@ -183,10 +186,10 @@ class KernelUnderlay:
         changes = self._route_changes
         via: Address | None = None
         try:
-            source, via = await self._route(destination)
+            source, via, mtu = await self._route(destination)
             mac = await self._neighbour_mac(via)
             # From here to the end nothing waits, so what was learnt last is what counts.
-            hop = NextHop(source, self._own_mac(destination), mac)
+            hop = NextHop(source, self._own_mac(destination), mac, min(mtu, self._mtu))
         except NoRoute:
             watched = self._watched.get(destination)
             if watched is not None:
@@ -207,8 +210,8 @@ class KernelUnderlay:
             watched.told = hop
             self.on_change(destination)
 
-    async def _route(self, destination: Address) -> tuple[Address, Address]:
-        """(the host's address to use, address of the router or neighbour that comes next) towards a destination."""
+    async def _route(self, destination: Address) -> tuple[Address, Address, int]:
+        """(the host's address to use, address of the router or neighbour that comes next, MTU) of a destination."""
         show = show_address(destination)
         self._own_mac(destination)
         question = rtmsg()
@@ -233,7 +236,9 @@ class KernelUnderlay:
             raise NoRoute(f"no route to {show}: {self._interface} has no address of that family; add one")
         other_family = route.get_attr("RTA_VIA")  # a router with an IPv6 address for an IPv4 destination (RFC 5549)
         via = other_family["addr"] if other_family else route.get_attr("RTA_GATEWAY") or show
-        return read_address(source), read_address(via)
+        metrics = route.get_attr("RTA_METRICS")
+        mtu = metrics.get_attr("RTAX_MTU") if metrics is not None else None
+        return read_address(source), read_address(via), mtu or self._mtu
 
     async def _neighbour_mac(self, via: Address) -> Mac:
         """The MAC of a neighbour, which the kernel is made to ask for if it does not know it."""
@@ -333,6 +338,7 @@ class KernelUnderlay:
             self._index = message["index"]
             mac = message.get_attr("IFLA_ADDRESS")
             self._mac = read_mac(mac) if mac else None
+            self._mtu = message.get_attr("IFLA_MTU") or self._mtu
         elif ours:  # removed, or renamed
             self._forget_interface()
         # IPv4 routes go away with an interface that goes down, and the kernel does not say so (fib_sync_down_dev).

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Address, End, Endpoint, SegmentEnd, show_address, show_protocol
 from ..switch import Usage
-from .connections import Connection
+from .connections import Connection, Link
 
 
 def connection_view(
@@ -30,11 +30,13 @@ def connection_view(
         }
 
     segments = []
-    if connection.link is not None:
-        mine, yours = connection.link.mine, connection.link.yours
-        opened_here = connection.initiator.address == connection.near[0].endpoint.address
-        first, second = (mine, yours) if opened_here else (yours, mine)
-        segments = [{"from": _segment_end(first), "to": _segment_end(second)}]
+    for place, side in enumerate(connection.sides):
+        if isinstance(side, Link):
+            # At a gateway the first leads to the initiator; at an end the only one leads away from its endpoint.
+            near = connection.near
+            towards_initiator = connection.initiator.address not in near[0].endpoint.addresses if near else place == 0
+            first, second = (side.yours, side.mine) if towards_initiator else (side.mine, side.yours)
+            segments.append({"from": _segment_end(first), "to": _segment_end(second)})
     return {
         "id": identity.short(),
         "tenant": identity.tenant,

@@ -94,11 +94,24 @@ def connections_view(seen: Iterable[list[dict[str, Any]]], silent: Iterable[str]
             if known is connection:
                 continue
             known["hosts"] = {**known["hosts"], **connection["hosts"]}
-            known["segments"] = max(known["segments"], connection["segments"], key=len)
+            known["segments"] = _route([*known["segments"], *connection["segments"]])
     view: dict[str, Any] = {"schema": SCHEMA, "connections": list(merged.values())}
     if problems := list(silent):
         view["errors"] = problems
     return view
+
+
+def _route(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What several hosts on a route know of it, each segment once, in order from the initiator on."""
+    left = {segment["from"]["host"]: segment for segment in segments}
+    route = []
+    while left:
+        reached = {segment["to"]["host"] for segment in left.values()}
+        host = next((host for host in left if host not in reached), next(iter(left)))
+        while (segment := left.pop(host, None)) is not None:
+            route.append(segment)
+            host = segment["to"]["host"]
+    return route
 
 
 def status_view(farm: str, target: str, hosts: dict[str, dict[str, Any]]) -> dict[str, Any]:

@@ -12,9 +12,9 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from ..model import ConnectionId, End, SegmentEnd
+from ..model import ConnectionId, End, FirstPacket, SegmentEnd
 
-VERSION = 1
+VERSION = 2
 """Version of the messages. An agent refuses what it does not speak."""
 
 
@@ -34,21 +34,20 @@ class Offer(Struct, frozen=True, tag="offer"):
     connection: ConnectionId
     initiator: End
     """Which end opened the connection, as far as the sender knows."""
-    first_ttl: int
-    """TTL that the connection's first packet carried."""
+    first: FirstPacket
     end: SegmentEnd
     peer_port: int | None = None
     """The receiver's own port of a segment that it has forgotten, if the sender still uses it."""
     resumes: bool = False
-    """The connection was not opened now: the packet at hand could not have opened it."""
+    """The packet at hand could not have opened the connection, and nobody up to here remembers who did."""
 
 
 class Accept(Struct, frozen=True, tag="accept"):
-    """My entries are written; here is my end of the segment, and what I remember of the connection."""
+    """Entries are written here and beyond; here is my end of the segment, and what is known of the connection."""
 
     end: SegmentEnd
     initiator: End
-    first_ttl: int
+    first: FirstPacket
 
 
 class Reason(StrEnum):
@@ -58,17 +57,17 @@ class Reason(StrEnum):
     STALE = "stale"
     """An older offer than the one that the connection came from."""
     CROSSED = "crossed"
-    """The receiver's own offer for the same connection goes first."""
+    """An offer from the other end of the same connection goes first."""
     UNKNOWN = "unknown"
     """No such endpoint here."""
     FORGED = "forged"
-    """The sender does not have the endpoint that it speaks for."""
+    """The sender does not have the endpoint that it speaks for, nor is it a gateway on the way from it."""
     DENIED = "denied"
     EXHAUSTED = "exhausted"
     TAKEN = "taken"
     """The pair of keys is not free here: offer another one."""
     UNREACHABLE = "unreachable"
-    """No way to the sender's underlay address."""
+    """No way to the sender's address, or on to the far endpoint."""
     BUSY = "busy"
     """Not ready, or the switch does not do as it is told: try again later."""
 

@@ -1,0 +1,38 @@
+"""Which keys a protocol takes on a segment: what the one who offers proposes, and the one who accepts chooses."""
+
+from __future__ import annotations
+
+from ..keys import KEY_FIRST, KEY_LAST, Keys, Pair, Path
+from ..model import Protocol
+from ..packets import ECHO_PORT
+
+_ECHO = (Protocol.ICMP, Protocol.ICMPV6)
+
+
+class NoKey(Exception):
+    """What a peer has sent as its key cannot be one. The text says what it was."""
+
+
+def propose(keys: Keys, path: Path, opened_here: bool) -> int:
+    """Our key for a segment that we offer. `opened_here`: the initiator is on our side of it. Raises Exhausted."""
+    if path.protocol not in _ECHO:
+        return keys.pick(path, None)
+    # Both directions of an echo carry the one identifier, which is the initiator's key.
+    return keys.pick(path, ECHO_PORT) if opened_here else ECHO_PORT
+
+
+def choose(keys: Keys, path: Path, theirs: int, ours: int | None, opened_here: bool) -> Pair:
+    """The keys of a segment that a peer offers with its key `theirs`.
+
+    `ours`: what it remembers of us, if it does. Raises Exhausted, NoKey.
+    """
+    if path.protocol in _ECHO and not opened_here:
+        ours = ECHO_PORT
+    theirs_right = theirs == ECHO_PORT if path.protocol in _ECHO and opened_here else _is_key(theirs)
+    if not theirs_right or (ours is not None and not _is_key(ours) and ours != ECHO_PORT):
+        raise NoKey(f"{theirs} is not a key")
+    return Pair(path, keys.pick(path, theirs) if ours is None else ours, theirs)
+
+
+def _is_key(port: int) -> bool:
+    return KEY_FIRST <= port <= KEY_LAST
