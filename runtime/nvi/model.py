@@ -33,6 +33,11 @@ class Protocol(IntEnum):
     ICMPV6 = 58
 
 
+def is_portless(protocol: int) -> bool:
+    """Whether flows of an IP protocol have nothing but their addresses to tell them apart by."""
+    return protocol not in Protocol._value2member_map_
+
+
 _OTHER_PROTOCOLS = {4: "ipip", 41: "ipv6", 47: "gre", 50: "esp", 51: "ah", 132: "sctp"}
 
 

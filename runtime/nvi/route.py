@@ -74,12 +74,19 @@ def own_end(here: Host, wire: int, address: Address, key: int) -> SegmentEnd:
     return SegmentEnd(here.name, here.site, address, address, key)
 
 
+def addresses_on(host: Host, wire: int, like: Address) -> list[Address]:
+    """The addresses that a host can lend to flows of protocols without ports, as its neighbours see them."""
+    if wire == PORT_EXTERNAL:
+        return [host.external.public] if host.external is not None else []
+    return [address for address in (*host.addresses, *host.pool) if len(address) == len(like)]
+
+
 def is_end_of(end: SegmentEnd, host: Host, wire: int) -> bool:
     """Whether a segment's end can be that host's, by what the directory says of it."""
     if (end.host, end.site) != (host.name, host.site):
         return False
     if wire == PORT_UNDERLAY:
-        return end.address in host.addresses and end.seen_address == end.address
+        return end.address in (*host.addresses, *host.pool) and end.seen_address == end.address
     external = host.external
     return external is not None and (end.address, end.seen_address) == (external.address, external.public)
 

@@ -124,7 +124,7 @@ class Adopter:
             ours = me.external is not None and me.external.address == flow.source
         else:
             peer = await local.directory.host_at(me.site, flow.destination)
-            ours = flow.source in me.addresses
+            ours = flow.source in (*me.addresses, *me.pool)
         if peer is None or not ours:
             return None
         mine = own_end(me, wire, flow.source, flow.l4_source)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from ..directory import DirectoryError
 from ..formulation import segment_protocol
 from ..keys import Exhausted, Pair, Path
-from ..model import Flow, Host, Protocol, Tenant, show_address
+from ..model import Flow, Host, Protocol, Tenant, is_portless, show_address
 from ..offers import VERSION, Accept, Ask, NoAnswer, Offer, Reason, Refuse, Release, Released, Reply, Request
 from ..policy import judge
-from ..route import NoWay, is_end_of, may_offer, own_end
+from ..route import NoWay, addresses_on, is_end_of, may_offer, own_end
 from ..switch import NO_MAC, PORT_EXTERNAL, PORT_UNDERLAY, ConnectionKey, DropReason, SwitchError
 from .connections import Attachment, Connection, Link, ingress_key
 from .joining import Call, Denied, Joiner
@@ -150,13 +150,19 @@ class Answerer:
             pair = known.pair
         else:
             peer = offer.end.seen_address
-            ours = own_end(local.host, wire, hop.source, 0).address
+            own = [own_end(local.host, wire, hop.source, 0).address]
+            lent = own if wire == PORT_EXTERNAL else addresses_on(local.host, wire, peer)
+            ours = own[0]
+            if offer.peer_address is not None and is_portless(identity.protocol):
+                ours = offer.peer_address
+            if ours not in (*own, *lent):
+                return self._refuse(Reason.FORGED, f"{show_address(ours)} is not an address of host {local.host.name}")
             path = Path(wire, ours, peer, segment_protocol(identity.protocol, peer))
             opened_here = initiator != asked.place.far_end
-            pair = choose(local.keys, path, offer.end.port, offer.peer_port, opened_here)
+            pair = choose(local.keys, path, offer.end.port, offer.peer_port, opened_here, lent)
             if not (local.keys.take(pair) if offer.peer_port is None else local.keys.resume(pair)):
                 return self._refuse(Reason.TAKEN, f"the keys {pair.local} and {pair.peer} are not free together")
-        mine = own_end(local.host, wire, hop.source, pair.local)
+        mine = own_end(local.host, wire, pair.path.local, pair.local)
         link = Link(sender, mine, offer.end, pair, passes_on=sender != asked.place.origin.name)
         if call is not None:
             connection = await self._joiner.join_across(call, link, hop)
@@ -204,8 +210,10 @@ class Answerer:
         link = None if held is None else held.link_to(sender)
         if held is None or link is None or ingress_key(link.pair).flow != flow:
             return self._refuse(Reason.UNKNOWN, "no such segment")
-        theirs = link.yours.port
-        return Offer(VERSION, local.stamp(), held.id, held.initiator, held.first, link.mine, theirs, resumes=False)
+        theirs, address = link.yours.port, link.yours.address
+        return Offer(
+            VERSION, local.stamp(), held.id, held.initiator, held.first, link.mine, theirs, peer_address=address
+        )
 
     async def _answer_release(self, sender: str, release: Release) -> Reply:
         local = self._local

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 
 from ..formulation import segment_protocol
 from ..keys import Pair, Path
-from ..model import ConnectionId, End, FirstPacket, Host
+from ..model import Address, ConnectionId, End, FirstPacket, Host, is_portless, show_address
 from ..offers import VERSION, Accept, NoAnswer, Offer, Reason, Refuse
-from ..route import choose_gateway, gateways_needed, is_end_of, meet, own_end
-from ..switch import DropReason
+from ..packets import EXTENSION_HEADERS
+from ..route import addresses_on, choose_gateway, gateways_needed, is_end_of, meet, own_end
+from ..switch import PORT_EXTERNAL, DropReason
 from .connections import Link, ingress_key
 from .joining import Denied, Joiner
-from .keying import propose
+from .keying import propose, propose_path
 from .local import Local, Refused
 from .underlay import NextHop
 
@@ -78,18 +79,23 @@ class Offerer:
         peer = target if site is None else choose_gateway(me, site, await local.directory.gateways(site), identity)
         wire, address = meet(me, peer, identity.low.address)
         hop = await local.next_hop(wire, address)
+        if identity.protocol in EXTENSION_HEADERS and len(address) < len(identity.low.address):
+            raise Denied(DropReason.FAMILY, f"extension headers of IPv6 cannot be carried over {show_address(address)}")
         ours = own_end(me, wire, hop.source, 0).address
-        path = Path(wire, ours, address, segment_protocol(identity.protocol, address))
+        direct = Path(wire, ours, address, segment_protocol(identity.protocol, address))
+        lent = [ours] if wire == PORT_EXTERNAL else addresses_on(me, wire, address)
+        theirs = addresses_on(peer, wire, address)
         held = local.connections.get(identity)
         known = held.link_to(peer.name) if held is not None else None
         for attempt in range(ATTEMPTS):
             if unless():
                 return None
-            if attempt == 0 and known is not None and known.pair.path == path:
-                key, peer_port = known.mine.port, known.yours.port
+            if attempt == 0 and known is not None and _leads_as(known.pair.path, direct, lent, theirs):
+                path, key, peer_port = known.pair.path, known.mine.port, known.yours.port
             else:
+                path = propose_path(local.keys, direct, lent, theirs)
                 key, peer_port = propose(local.keys, path, proposal.opened_here), None
-            mine = own_end(me, wire, hop.source, key)
+            mine = own_end(me, wire, path.local, key)
             offer = Offer(
                 VERSION,
                 local.stamp(),
@@ -99,12 +105,16 @@ class Offerer:
                 mine,
                 peer_port,
                 proposal.resumes,
+                known.yours.address if known is not None and peer_port is not None else None,
             )
             local.events["offers sent"] += 1
             match await local.offers.request(me.name, peer.name, offer):
                 case Accept(end, initiator, first):
+                    path = Path(wire, path.local, end.seen_address, path.protocol)
                     link = Link(peer.name, mine, end, Pair(path, key, end.port), passes_on=peer.name != target.name)
-                    if is_end_of(end, peer, wire) and end.seen_address == address:
+                    if is_end_of(end, peer, wire) and _leads_as(path, direct, lent, theirs):
+                        if path.peer != address:
+                            hop = await local.next_hop(wire, path.peer)
                         if self._is_held(identity, link):
                             return None if unless() else Agreement(link, hop, initiator, first)
                         if local.keys.take(link.pair):
@@ -127,3 +137,10 @@ class Offerer:
         """Whether the connection has this very segment already."""
         held = self._local.connections.at(ingress_key(link.pair))
         return held is not None and held.id == identity
+
+
+def _leads_as(path: Path, direct: Path, ours: list[Address], theirs: list[Address]) -> bool:
+    """Whether a path is the one that the route says; for a protocol without ports, one between any of the addresses."""
+    if is_portless(direct.protocol):
+        return path.local in ours and path.peer in theirs and path.protocol == direct.protocol
+    return path == direct

@@ -43,7 +43,9 @@ class Strays:
         except MalformedPacket:
             local.events["malformed"] += 1
             return
-        ours = local.host.addresses if wire == PORT_UNDERLAY else (external.address,) if external is not None else ()
+        ours = (*local.host.addresses, *local.host.pool)
+        if wire == PORT_EXTERNAL:
+            ours = (external.address,) if external is not None else ()
         if flow.destination not in ours:
             return
         path = Path(wire, flow.destination, flow.source, flow.protocol)

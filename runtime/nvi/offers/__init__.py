@@ -12,7 +12,7 @@ from typing import Protocol
 
 from msgspec import Struct
 
-from ..model import ConnectionId, End, FirstPacket, SegmentEnd
+from ..model import Address, ConnectionId, End, FirstPacket, SegmentEnd
 
 VERSION = 2
 """Version of the messages. An agent refuses what it does not speak."""
@@ -40,6 +40,8 @@ class Offer(Struct, frozen=True, tag="offer"):
     """The receiver's own port of a segment that it has forgotten, if the sender still uses it."""
     resumes: bool = False
     """The packet at hand could not have opened the connection, and nobody up to here remembers who did."""
+    peer_address: Address | None = None
+    """With `peer_port`: the receiver's own address there, of which it has several for protocols without ports."""
 
 
 class Accept(Struct, frozen=True, tag="accept"):
