@@ -22,6 +22,8 @@ class AgentConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Path of the host's network namespace (`/proc/PID/ns/net`); None if it is the agent's own."""
     underlay: str = "nvi0"
     """The interface that carries the host's underlay addresses."""
+    external: str = "nvi1"
+    """The interface that carries a gateway's external address."""
 
 
 class FarmConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,7 +13,7 @@ from hashlib import blake2s
 from msgspec import Struct
 
 from .model import Address, Endpoint, FirstPacket, Flow, Mac, Protocol, Tenant
-from .switch import NO_MAC, PORT_FIRST_ENDPOINT, ConnectionEntry, ConnectionKey, Rewrite
+from .switch import NO_MAC, PORT_EXTERNAL, PORT_FIRST_ENDPOINT, ConnectionEntry, ConnectionKey, Rewrite
 
 UNDERLAY_TTL = 64
 """With what TTL packets start on each underlay segment (RFC 1122's default has been 64 since RFC 1700)."""
@@ -82,6 +82,16 @@ def endpoint_side(tenant: Tenant, near: Endpoint, port: int, far: Endpoint, flow
 def link_side(wire: int, outgoing: Flow, source_mac: Mac, next_hop: Mac) -> Side:
     """The side of a switch towards another host. `outgoing`: the segment's 5-tuple of the packets that we send."""
     return Side(wire, NO_MAC, outgoing.reversed(), source_mac, next_hop, _ANY)
+
+
+def outside_side(outgoing: Flow, source_mac: Mac, next_hop: Mac, first: FirstPacket, opened_outside: bool) -> Side:
+    """The side of a gateway's switch towards somebody outside, who sees that a router lies between.
+
+    `outgoing`: the 5-tuple of the packets that we send there. What the first packet carried says nothing of answers to
+    it, so those start with a TTL of their own.
+    """
+    ttl = UNDERLAY_TTL if opened_outside else first.ttl - 1
+    return Side(PORT_EXTERNAL, NO_MAC, outgoing.reversed(), source_mac, next_hop, FirstPacket(ttl))
 
 
 _FROM_INITIATOR = 1

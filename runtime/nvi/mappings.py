@@ -76,6 +76,8 @@ class Mapping:
     """The external one."""
     peers: dict[End, float] = field(default_factory=dict)
     """Who may answer, and until when: infinite while a connection with it is held."""
+    established: set[End] = field(default_factory=set)
+    """Those of them with whom packets have gone both ways."""
 
 
 class Opened(Struct, frozen=True, tag="opened"):
@@ -150,6 +152,10 @@ class Mappings:
         """The mapping of an endpoint's port."""
         return self._by_inside.get(inside)
 
+    def has(self, tenant: str, address: Address) -> bool:
+        """Whether an endpoint has mappings."""
+        return (tenant, address) in self._remembered
+
     def of_endpoint(self, tenant: str, address: Address) -> list[Mapping]:
         """All mappings of an endpoint. Looks at all that there are."""
         return [each for each in self if (each.inside.tenant, each.inside.address) == (tenant, address)]
@@ -173,10 +179,15 @@ class Mappings:
         self._remember(mapping, peer, math.inf)
         return mapping
 
-    def leave(self, mapping: Mapping, peer: End, now: float, seconds: float) -> None:
-        """A connection is held no more: remember the peer for so long (see `lifetime`). `now`: seconds, monotonic."""
+    def leave(self, mapping: Mapping, peer: End, now: float, answered: bool) -> None:
+        """A connection is held no more: remember the peer for its lifetime. `now`: seconds, monotonic.
+
+        `answered`: whether packets have gone both ways since `open`.
+        """
         if peer in mapping.peers:
-            self._expect(mapping, peer, now + seconds)
+            if answered:
+                mapping.established.add(peer)
+            self._expect(mapping, peer, now + lifetime(mapping.inside.protocol, peer in mapping.established))
 
     def end(self, tenant: str, address: Address, now: float) -> list[Mapping]:
         """An endpoint is no more, and neither are its mappings, which are returned.
@@ -233,7 +244,7 @@ class Mappings:
                     self._forget(known, peer, record=False)
         for mapping in self:
             for peer in mapping.peers:
-                self._expect(mapping, peer, now + lifetime(mapping.inside.protocol, established=True))
+                self.leave(mapping, peer, now, answered=True)
         return left_out
 
     def _check_room(self, inside: Inside) -> None:
@@ -287,6 +298,7 @@ class Mappings:
     def _forget(self, mapping: Mapping, peer: End, record: bool = True) -> None:
         inside = mapping.inside
         del mapping.peers[peer]
+        mapping.established.discard(peer)
         self._peer_count -= 1
         _discount(self._remembered, (inside.tenant, inside.address))
         if not mapping.peers:

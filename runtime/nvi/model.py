@@ -179,7 +179,7 @@ class Endpoint(Struct, frozen=True):
     @classmethod
     def outside(cls, tenant: str, address: Address, gateway: str) -> Endpoint:
         """Somebody outside of a tenant's networks, as its connections see them: at the external side of a gateway."""
-        return cls("", tenant, "", bytes(6), (address,), gateway)
+        return cls(show_address(address), tenant, "", bytes(6), (address,), gateway)
 
     @property
     def is_outside(self) -> bool:

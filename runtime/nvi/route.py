@@ -46,7 +46,21 @@ def choose_gateway(here: Host, site: str, gateways: Iterable[Host], connection: 
     identity = (
         f"{connection.tenant}/{connection.protocol}/{low.address.hex()}/{low.port}/{high.address.hex()}/{high.port}"
     )
-    return max(usable, key=lambda each: blake2s(f"{identity}/{each.name}".encode(), digest_size=8).digest())
+    return max(usable, key=lambda each: _weight(identity, each))
+
+
+def choose_exit(gateways: Iterable[Host], tenant: str, address: Address, like: Address) -> Host | None:
+    """The gateway by which an endpoint leaves for the outside, the same one whoever asks; None if there is none.
+
+    `like`: an address of the family that it must have outside.
+    """
+    usable = [each for each in gateways if each.external and len(each.external.address) == len(like)]
+    identity = f"{tenant}/{address.hex()}"
+    return max(usable, key=lambda each: _weight(identity, each), default=None)
+
+
+def _weight(identity: str, gateway: Host) -> bytes:
+    return blake2s(f"{identity}/{gateway.name}".encode(), digest_size=8).digest()
 
 
 def meet(here: Host, peer: Host, like: Address) -> tuple[int, Address]:

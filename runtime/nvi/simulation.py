@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from .agent.agent import Agent
+from .agent.journal import Journal
 from .agent.state import StateFile
 from .agent.underlay import NextHop, NoRoute
 from .checksum import change, fold
@@ -22,6 +23,7 @@ from .config import AgentConfig
 from .directory import Directory
 from .directory.memory import MemoryDirectory
 from .embedded.memory import MemorySwitch, nvi_program
+from .mappings import Change
 from .model import Address, Endpoint, Host, Protocol, Tenant, derive_mac, show_address
 from .offers import Offers
 from .offers.memory import MemoryOffers
@@ -163,6 +165,7 @@ class SimulatedHost:
     switch: MemorySwitch
     agent: Agent
     state: StateFile
+    journal: Journal[Change]
     delivered: dict[int, list[bytes]] = field(default_factory=dict)
     """Packets by port, in the order in which they left."""
 
@@ -210,9 +213,11 @@ class Farm:
             self._transmit(host.name, port, packet)
 
         switch = MemorySwitch(self._program, lambda: int(self._loop.time() * 1e9), transmit)
-        return await self._run_agent(host, switch, StateFile(None))
+        return await self._run_agent(host, switch, StateFile(None), Journal(None, Change))
 
-    async def _run_agent(self, host: Host, switch: MemorySwitch, state: StateFile) -> SimulatedHost:
+    async def _run_agent(
+        self, host: Host, switch: MemorySwitch, state: StateFile, journal: Journal[Change]
+    ) -> SimulatedHost:
         config = AgentConfig(host, p4runtime="", device_id=1, api="", state="")
         external = None if host.external is None else _Outside(host, host.external.address)
         agent = Agent(
@@ -223,10 +228,11 @@ class Farm:
             _Underlay(self, host),
             state,
             external=external,
+            journal=journal,
             idle_timeout=self._idle_timeout,
             punt_rate=self._punt_rate,
         )
-        simulated = SimulatedHost(host, switch, agent, state)
+        simulated = SimulatedHost(host, switch, agent, state, journal)
         self.hosts[host.name] = simulated
         self.by_address.update(((host.site, address), simulated) for address in host.addresses)
         if host.external is not None:
@@ -237,7 +243,7 @@ class Farm:
         return simulated
 
     async def restart_agent(self, name: str) -> SimulatedHost:
-        """The agent dies without a word, and a new one finds what the old one left: the switch and the state file."""
+        """The agent dies without a word, and a new one finds what it has left: switch, state file and journal."""
         await self.stop_agent(name)
         return await self.start_agent(name)
 
@@ -249,10 +255,10 @@ class Farm:
         host.switch.on_primary = _ignore
 
     async def start_agent(self, name: str) -> SimulatedHost:
-        """An agent finds what the last one left: the switch and the state file."""
+        """An agent finds what the last one left: the switch, the state file and the journal."""
         old = self.hosts[name]
         old.state.epoch += 1
-        new = await self._run_agent(old.host, old.switch, old.state)
+        new = await self._run_agent(old.host, old.switch, old.state, old.journal)
         new.delivered = old.delivered
         return new
 

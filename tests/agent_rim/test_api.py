@@ -16,7 +16,7 @@ import uvloop
 
 from nvi.agent.api import Api
 from nvi.directory import DirectoryError
-from nvi.model import Endpoint, Tenant, read_address, read_mac
+from nvi.model import Endpoint, Service, Tenant, read_address, read_mac
 from nvi.switch import SwitchError
 
 WEB1 = {"tenant": "acme", "network": "web", "mac": "02:00:00:00:00:01", "address": "10.0.0.1", "port": 16}
@@ -27,6 +27,7 @@ class FakeAgent:
 
     def __init__(self) -> None:
         self.held: dict[str, tuple[Endpoint, int]] = {}
+        self.published: dict[tuple[int, int], Service] = {}
         self.trouble: Exception | None = None
 
     async def add_endpoint(self, endpoint: Endpoint, port: int) -> None:
@@ -39,6 +40,16 @@ class FakeAgent:
 
     def endpoints(self) -> list[tuple[Endpoint, int]]:
         return list(self.held.values())
+
+    async def services(self) -> tuple[Service, ...]:
+        return tuple(self.published.values())
+
+    async def publish_service(self, service: Service) -> None:
+        if self.published.setdefault((service.protocol, service.external_port), service) != service:
+            raise ValueError("another service has the port")
+
+    async def unpublish_service(self, protocol: int, external_port: int) -> None:
+        del self.published[protocol, external_port]
 
     async def connections(self) -> list[dict[str, Any]]:
         if self.trouble is not None:
@@ -113,6 +124,39 @@ async def test_endpoints_come_and_go(client: httpx.AsyncClient, agent: FakeAgent
     assert listed == {"schema": 1, "endpoints": [{**WEB1, "name": "web1", "host": "h1"}]}
     assert (await client.delete("/endpoints/web1")).status_code == 204
     assert agent.held == {}
+
+
+SERVICE = {"tenant": "acme", "address": "10.0.0.1", "port": 80}
+
+
+async def test_services_come_and_go(client: httpx.AsyncClient, agent: FakeAgent) -> None:
+    shown = {**SERVICE, "protocol": "tcp", "via": "h1", "external_port": 8080}
+    for _ in range(2):
+        response = await client.put("/services/tcp/8080", json=SERVICE)
+        assert (response.status_code, response.json()) == (200, shown)
+    assert agent.published == {(6, 8080): Service("acme", read_address("10.0.0.1"), 80, 6, "h1", 8080)}
+    assert (await client.get("/services")).json() == {"schema": 1, "services": [shown]}
+    assert "another service" in refused(await client.put("/services/tcp/8080", json={**SERVICE, "port": 81}), 409)
+    assert (await client.delete("/services/tcp/8080")).status_code == 204
+    assert "nothing is published as tcp/8080 at host h1" in refused(await client.delete("/services/tcp/8080"), 404)
+
+
+@pytest.mark.parametrize(
+    ("where", "body", "says"),
+    [
+        ("tcp/http", SERVICE, "tcp/http is not a service: name it like tcp/8080"),
+        ("tcp/-1", SERVICE, "is not a service"),
+        ("tcp/123456789", SERVICE, "is not a service"),
+        ("sctp/80", SERVICE, "is not a service"),
+        ("udp/53", {**SERVICE, "address": "web1"}, "address: 'web1' is not an IP address"),
+        ("udp/53", {**SERVICE, "port": "80"}, "Expected `int`"),
+        ("udp/53", {**SERVICE, "via": "h2"}, "unknown field `via`"),
+    ],
+)
+async def test_bad_services_are_named(
+    client: httpx.AsyncClient, where: str, body: dict[str, object], says: str
+) -> None:
+    assert says in refused(await client.put(f"/services/{where}", json=body), 400)
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_a_mapping_outlives_its_connection_by_what_the_rfcs_say(protocol, establ
     mapping = mappings.open(inside, PEER)
     mappings.expire(1e9)
     assert mappings.find(inside) is mapping, "a connection is held, however long"
-    mappings.leave(mapping, PEER, 1000.0, lifetime(protocol, established))
+    mappings.leave(mapping, PEER, 1000.0, established)
     mappings.expire(1000.0 + seconds - 1)
     assert mappings.admit(protocol, mapping.port, PEER) is mapping
     mappings.expire(1000.0 + seconds)
@@ -104,12 +104,22 @@ def test_a_mapping_outlives_its_connection_by_what_the_rfcs_say(protocol, establ
     assert not mappings.in_use(protocol, mapping.port)
 
 
+def test_a_connection_that_was_answered_once_stays_established():
+    mappings, _ = made()
+    mapping = mappings.open(tcp(40001), PEER)
+    mappings.leave(mapping, PEER, 0.0, answered=True)
+    mappings.open(tcp(40001), PEER)
+    mappings.leave(mapping, PEER, 100.0, answered=False)
+    mappings.expire(99.0 + TCP_SECONDS)
+    assert mappings.find(tcp(40001)) is mapping
+
+
 def test_a_mapping_lives_while_one_of_its_peers_is_remembered():
     mappings, _ = made()
     mapping = mappings.open(tcp(40001), PEER)
     mappings.open(tcp(40001), OTHER_PEER)
-    mappings.leave(mapping, PEER, 0.0, 60.0)
-    mappings.expire(60.0)
+    mappings.leave(mapping, PEER, 0.0, answered=False)
+    mappings.expire(TCP_TRANSITORY_SECONDS)
     assert mappings.find(tcp(40001)) is mapping
     assert mappings.admit(Protocol.TCP, mapping.port, PEER) is None
     assert mappings.admit(Protocol.TCP, mapping.port, OTHER_PEER) is mapping
@@ -118,7 +128,7 @@ def test_a_mapping_lives_while_one_of_its_peers_is_remembered():
 def test_a_connection_that_goes_on_is_not_forgotten_by_an_earlier_leave():
     mappings, _ = made()
     mapping = mappings.open(tcp(40001), PEER)
-    mappings.leave(mapping, PEER, 0.0, 60.0)
+    mappings.leave(mapping, PEER, 0.0, answered=False)
     mappings.open(tcp(40001), PEER)
     mappings.expire(1e9)
     assert mappings.find(tcp(40001)) is mapping
@@ -222,6 +232,7 @@ class AgainstAModel(RuleBasedStateMachine):
         self.journal: list[Change] = []
         self.mappings = self.fresh()
         self.until: dict[tuple[Inside, End], float] = {}
+        self.established: set[tuple[Inside, End]] = set()
         self.ports: dict[Inside, int] = {}
         self.resting: dict[int, float] = {}
 
@@ -244,10 +255,11 @@ class AgainstAModel(RuleBasedStateMachine):
     def leave(self, inside: Inside, peer: End, established: bool) -> None:
         mapping = self.mappings.find(inside)
         if mapping is not None:
-            seconds = lifetime(inside.protocol, established)
-            self.mappings.leave(mapping, peer, self.now, seconds)
+            self.mappings.leave(mapping, peer, self.now, established)
             if (inside, peer) in self.until:
-                self.until[inside, peer] = self.now + seconds
+                if established:
+                    self.established.add((inside, peer))
+                self.until[inside, peer] = self.now + lifetime(inside.protocol, (inside, peer) in self.established)
 
     @rule(seconds=st.floats(0, 8000))
     def wait(self, seconds: float) -> None:
@@ -275,11 +287,13 @@ class AgainstAModel(RuleBasedStateMachine):
         assert self.mappings.restore(journal, self.now) == 0
         self.journal.extend(self.mappings.changes())
         self.until = dict.fromkeys(self.until, self.now + TCP_SECONDS)
+        self.established = set(self.until)
         self.resting = {}
 
     def _forget_ports(self) -> None:
         alive = {inside for inside, _ in self.until}
         self.ports = {inside: port for inside, port in self.ports.items() if inside in alive}
+        self.established &= set(self.until)
 
     @invariant()
     def holds_what_the_model_holds(self) -> None:

@@ -13,13 +13,14 @@ from dataclasses import dataclass, replace
 from ..directory import DirectoryError
 from ..formulation import mark, pair_up, untag
 from ..keys import Pair, Path
-from ..model import ConnectionId, End, FirstPacket
+from ..model import ConnectionId, End, FirstPacket, Flow
 from ..offers import VERSION, Ask, NoAnswer, Offer, Reason, Refuse
 from ..route import own_end
 from ..switch import PORT_EXTERNAL, PORT_FIRST_ENDPOINT, ConnectionEntry, Operation, Rewrite, SwitchError, Update
 from .connections import Connection, Link, Unknown
 from .joining import Joiner
 from .local import Local
+from .outlets import Outlets
 from .relaying import Relay
 
 ASK_AGAIN = 1.0
@@ -43,8 +44,9 @@ class Taken:
 class Adopter:
     """Reads back what a switch holds, for one host."""
 
-    def __init__(self, local: Local, joiner: Joiner, relay: Relay) -> None:
+    def __init__(self, local: Local, joiner: Joiner, relay: Relay, outlets: Outlets) -> None:
         """Start with nothing to find out."""
+        self._outlets = outlets
         self._local = local
         self._joiner = joiner
         self._relay = relay
@@ -71,11 +73,10 @@ class Adopter:
         before = len(local.connections)
         now = asyncio.get_running_loop().time()
         for out, back in pairs:
-            if out.key.scope < PORT_FIRST_ENDPOINT:
-                if not await self._keep(out, back):
-                    orphans.extend((out, back))
+            passes = out.key.scope < PORT_FIRST_ENDPOINT
+            adopted = await (self._recognise_passing(out, back) if passes else self._recognise(out, back))
+            if adopted is None and passes and await self._keep(out, back):
                 continue
-            adopted = await self._recognise(out, back)
             if adopted is None:
                 orphans.extend((out, back))
             else:
@@ -107,13 +108,46 @@ class Adopter:
             if there is None or there.endpoint.tenant != tenant or flow.destination not in there.endpoint.addresses:
                 return None
             return Connection(identity, initiator, first, (near, there), (out, back))
+        known = await local.directory.tenant(tenant)
+        leaves = known is not None and not known.holds(flow.destination)
+        if out.action.egress_port == PORT_EXTERNAL and leaves:
+            found = self._outlets.recognise(_pair(PORT_EXTERNAL, out.action.flow), tenant)
+            if found is None:
+                return None
+            outlet, identity, _ = found
+            return Connection(identity, initiator, first, (near, outlet), (out, back), exit=local.host.name)
         link = await self._recognise_link(out.action)
-        if link is None or not local.keys.take(link.pair):
+        if link is None:
             return None
-        far = await local.directory.endpoint(tenant, flow.destination)
+        far = await local.party(tenant, flow.destination, link.peer if leaves else "")
         far_host = far.host if far is not None and mark(far.host) == told.far_host else ""
+        if (leaves and not far_host) or not local.keys.take(link.pair):
+            return None  # the way to the gateway has more segments than tell its name: its next packet mends it
         link = replace(link, passes_on=link.peer != far_host)
-        return Connection(identity, initiator, first, (near, link), (out, back), far_host)
+        exit = far_host if leaves else ""
+        return Connection(identity, initiator, first, (near, link), (out, back), far_host, exit)
+
+    async def _recognise_passing(self, one: ConnectionEntry, other: ConnectionEntry) -> Connection | None:
+        """The connection of an endpoint elsewhere that leaves for the outside here, by two joined entries."""
+        local = self._local
+        out, back = (one, other) if other.key.scope == PORT_EXTERNAL else (other, one)
+        assert isinstance(out.action, Rewrite) and isinstance(back.action, Rewrite), "what is joined is rewritten"
+        leaves = back.key.scope == out.action.egress_port == PORT_EXTERNAL
+        found = self._outlets.recognise(_pair(PORT_EXTERNAL, out.action.flow)) if leaves else None
+        if found is None:
+            return None
+        outlet, identity, outside = found
+        inside = identity.other(outside)
+        endpoint = await local.directory.endpoint(identity.tenant, inside.address)
+        link = await self._recognise_link(back.action)
+        told = untag(back.tag, identity.tenant)
+        if endpoint is None or link is None or told is None or not local.keys.take(link.pair):
+            self._outlets.give_back(outlet, answered=True)
+            return None
+        link = replace(link, passes_on=link.peer != endpoint.host)
+        initiator, first = outside if told.from_initiator else inside, FirstPacket(told.ttl)
+        sides = (outlet, link)
+        return Connection(identity, initiator, first, sides, (back, out), endpoint.host, local.host.name)
 
     async def _recognise_link(self, out: Rewrite) -> Link | None:
         """The segment along which an entry sends, if both its ends are what the directory says of them."""
@@ -196,7 +230,7 @@ class Adopter:
         if not isinstance(reply, Offer) or (reply.end, reply.peer_port) != (link.yours, link.mine.port):
             return None
         peer = await local.directory.host(link.peer)
-        place = None if peer is None else await self._relay.place(peer, reply.connection)
+        place = None if peer is None else await self._relay.place(peer, reply.connection, reply.exit)
         if place is None or reply.initiator not in (reply.connection.low, reply.connection.high):
             return Reason.UNKNOWN
         links = (
@@ -206,4 +240,9 @@ class Adopter:
         entries = unknown.entries[side], unknown.entries[1 - side]
         if reply.initiator != place.far_end:
             links, entries = links[::-1], entries[::-1]
-        return Connection(reply.connection, reply.initiator, reply.first, links, entries)
+        return Connection(reply.connection, reply.initiator, reply.first, links, entries, exit=reply.exit)
+
+
+def _pair(wire: int, outgoing: Flow) -> Pair:
+    path = Path(wire, outgoing.source, outgoing.destination, outgoing.protocol)
+    return Pair(path, outgoing.l4_source, outgoing.l4_destination)

@@ -11,7 +11,9 @@ from typing import Any
 
 from ..config import AgentConfig
 from ..directory import LEASE, Conflict, Directory, DirectoryError
-from ..model import Endpoint, Tenant, show_address
+from ..keys import KEY_FIRST, KEY_LAST
+from ..mappings import Change
+from ..model import ConnectionId, End, Endpoint, Protocol, Service, Tenant, show_address
 from ..offers import Offers
 from ..policy import ambiguities
 from ..switch import (
@@ -28,20 +30,25 @@ from ..switch import (
 )
 from .adopting import Adopter
 from .answering import Answerer
+from .arriving import Arrivals
 from .connecting import Connector
-from .connections import Attachment
+from .connections import Attachment, Connection
 from .erring import Errors
+from .exits import Exits
 from .explaining import Explainer
 from .fragments import Fragments
 from .joining import Joiner
+from .journal import Journal
 from .local import Local
 from .neighbours import Neighbours
 from .offering import Offerer
+from .outlets import Outlets
 from .refusals import Refusals
 from .relaying import Relay
 from .router import Router
 from .state import StateFile
 from .strays import Strays
+from .turning import Turner
 from .underlay import NoRoute, Underlay
 from .views import connection_view
 from .watching import Watching
@@ -69,10 +76,14 @@ class Agent:
         state: StateFile,
         *,
         external: Underlay | None = None,
+        journal: Journal[Change] | None = None,
         idle_timeout: float = 30.0,
         punt_rate: int = 5000,
     ) -> None:
-        """`external`: a gateway's other wire; `idle_timeout`: seconds; `punt_rate`: punts per second of one port."""
+        """`external`: a gateway's other wire; `journal`: of its mappings, None for one in memory.
+
+        `idle_timeout`: seconds; `punt_rate`: punts per second of one port.
+        """
         self.config = config
         self._state = state
         self._punt_rate = punt_rate
@@ -88,12 +99,18 @@ class Agent:
         self._local.on_reinject = self._fragments.passed
         self._neighbours = Neighbours(self._local)
         self._joiner = Joiner(self._local, self._refusals)
+        self._exits = Exits(self._local)
+        self._outlets = Outlets(self._local, journal or Journal(None, Change))
         offerer = Offerer(self._local, self._joiner)
-        self._connector = Connector(self._local, self._refusals, self._joiner, offerer)
+        turner = Turner(self._local, self._joiner, offerer, self._outlets)
+        self._connector = Connector(
+            self._local, self._refusals, self._joiner, offerer, self._exits, self._outlets, turner
+        )
         relay = Relay(self._local, self._joiner, offerer)
-        self._answerer = Answerer(self._local, self._joiner, relay)
-        self._strays = Strays(self._local, self._joiner, self._answerer)
-        self._adopter = Adopter(self._local, self._joiner, relay)
+        self._answerer = Answerer(self._local, self._joiner, relay, self._outlets, turner)
+        self._arrivals = Arrivals(self._local, self._joiner, self._connector, self._outlets)
+        self._strays = Strays(self._local, self._joiner, self._answerer, self._arrivals)
+        self._adopter = Adopter(self._local, self._joiner, relay, self._outlets)
         self._watching = Watching(self._local, self._joiner, self._connector, relay)
         self._backlog: deque[Punt] = deque(maxlen=BACKLOG)
         self._primary = False
@@ -103,12 +120,16 @@ class Agent:
         switch.on_primary = self._on_primary
         self._unclean: set[int] = set()
         """Ports at which the switch still has something of an endpoint that is gone."""
+        self._local.connections.on_held = self._exits.used
+        self._local.connections.on_forgotten = self._forgotten
+        self._outlets.on_withdrawn = self._withdrawn
         for wire, way in wires.items():
             way.on_change = partial(self._on_next_hop_change, wire)
 
     async def start(self) -> None:
         """Publish what this host has, and answer other agents. The switch is taken over when it says so."""
         local = self._local
+        await self._outlets.start()
         await local.directory.publish_host(local.host)
         for endpoint, port in list(self._state.endpoints.values()):
             if await self._has_moved(endpoint):
@@ -132,6 +153,7 @@ class Agent:
             unwatch()
         self._unwatch.clear()
         self._watching.stop()
+        self._outlets.stop()
         self._local.offers.leave(self._local.host.name)
         await self._local.stop()
         self._fragments.stop()
@@ -189,7 +211,8 @@ class Agent:
         try:
             if moved:
                 self._watching.follow(connections, attachment)
-                await self._joiner.abandon(connections)
+                await self._joiner.close([each for each in connections if each.turn is not None])
+                await self._joiner.abandon([each for each in connections if each.turn is None])
             else:
                 await self._joiner.close(connections)
             await self._refusals.flush(port)
@@ -216,6 +239,71 @@ class Agent:
         if problems := ambiguities(tenant):
             raise ValueError("; ".join(problems))
         await self._local.directory.publish_tenant(tenant)
+
+    # ---- published services ---------------------------------------------------------------------------------------
+
+    async def services(self) -> tuple[Service, ...]:
+        """What is published at this gateway."""
+        return await self._local.directory.services(self._local.host.name)
+
+    async def publish_service(self, service: Service) -> None:
+        """Publish an endpoint's port at this gateway. Raises ValueError if that cannot be. Idempotent."""
+        local = self._local
+        if service in await self.services():
+            return
+        name, protocol = local.host.name, service.protocol
+        if local.host.external is None or service.via != name:
+            raise ValueError(f"host {name} is not the gateway to publish it at: that must be {service.via}'s agent")
+        if protocol not in (Protocol.TCP, Protocol.UDP):
+            raise ValueError(f"protocol {protocol} has no ports: publish tcp or udp")
+        for port in (service.port, service.external_port):
+            if not 0 < port < 65536:
+                raise ValueError(f"{port} is not a port: those are 1 to 65535")
+        endpoint = await local.directory.endpoint(service.tenant, service.endpoint)
+        if endpoint is None:
+            raise ValueError(f"tenant {service.tenant} has no endpoint {show_address(service.endpoint)}")
+        if len(service.endpoint) != len(local.host.external.address):
+            raise ValueError(f"{show_address(service.endpoint)} is not of the family of the external address of {name}")
+        if self._outlets.mappings.in_use(protocol, service.external_port):
+            raise ValueError(
+                f"port {service.external_port} of {name} stands for an endpoint's at the moment: "
+                f"choose one that is not between {KEY_FIRST} and {KEY_LAST}"
+            )
+        try:
+            await local.directory.publish_service(service)
+        except Conflict as conflict:
+            raise ValueError(str(conflict)) from None
+
+    async def unpublish_service(self, protocol: int, external_port: int) -> None:
+        """Publish a service no more; its connections end. Raises KeyError if this gateway has none at the port."""
+        for service in await self.services():
+            if (service.protocol, service.external_port) == (protocol, external_port):
+                await self._local.directory.withdraw_service(service)
+                return
+        raise KeyError(external_port)
+
+    def _withdrawn(self, service: Service) -> None:
+        """Its connections end."""
+        inside = service.tenant, service.protocol, End(service.endpoint, service.port)
+        ended = [
+            each
+            for each in self._local.connections
+            if (each.outlet is not None and each.outlet.mapping is None and _serves(each.id, inside))
+            or (each.turn is not None and _serves(each.turn.identity, inside))
+        ]
+        if ended:
+            self._local.spawn(self._close(ended))
+
+    async def _close(self, connections: list[Connection]) -> None:
+        try:
+            await self._joiner.close(connections)
+        except SwitchError as error:
+            # What is left is nobody's, and deleted when the agent takes over the switch.
+            self._local.log.warning("connections not taken from the switch yet", error=str(error))
+
+    def _forgotten(self, connection: Connection, successor: Connection | None) -> None:
+        self._outlets.forgotten(connection, successor)
+        self._exits.forgotten(connection, successor)
 
     async def _check_endpoint(self, endpoint: Endpoint, port: int) -> None:
         local = self._local
@@ -302,6 +390,9 @@ class Agent:
             case PuntReason.STRAY:
                 self._fragments.first_waits(port, packet)
                 self._strays.stray(port, packet)
+            case PuntReason.SERVICE:
+                self._fragments.first_waits(port, packet)
+                self._arrivals.of_service(packet)
             case PuntReason.FRAGMENT:
                 self._fragments.hold(port, packet)
             case PuntReason.ERROR:
@@ -335,6 +426,7 @@ class Agent:
             ports = await self._take_over_ports()
             await self._neighbours.forget_all(await local.switch.read_neighbours())
             self._refusals.forget_all()
+            await self._outlets.take_over()
             taken = await self._adopter.take_over()
             self._unclean -= unclean
             while ports != local.by_port:  # endpoints came or went meanwhile, and nobody else has told the switch
@@ -388,6 +480,8 @@ class Agent:
             if self._local.ready:
                 try:
                     await self._joiner.age()
+                    self._outlets.age()
+                    self._exits.age()
                 except SwitchError as error:
                     self._local.log.warning("ageing failed", error=str(error))
                 except Exception:
@@ -451,3 +545,9 @@ class Agent:
             },
             "events": dict(sorted(local.events.items())),
         }
+
+
+def _serves(identity: ConnectionId, inside: tuple[str, int, End]) -> bool:
+    """Whether a connection is one with this (tenant, protocol, end)."""
+    tenant, protocol, end = inside
+    return (identity.tenant, identity.protocol) == (tenant, protocol) and end in (identity.low, identity.high)

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..directory import DirectoryError
-from ..formulation import segment_protocol
+from ..formulation import link_side, segment_protocol
 from ..keys import Exhausted, Pair, Path
-from ..model import Flow, Host, Protocol, Tenant, is_portless, show_address
+from ..model import End, Endpoint, Flow, Host, Protocol, Tenant, is_portless, show_address
 from ..offers import VERSION, Accept, Ask, NoAnswer, Offer, Reason, Refuse, Release, Released, Reply, Request
-from ..policy import judge
 from ..route import NoWay, addresses_on, is_end_of, may_offer, own_end
 from ..switch import NO_MAC, PORT_EXTERNAL, PORT_UNDERLAY, ConnectionKey, DropReason, SwitchError
-from .connections import Attachment, Connection, Link, ingress_key
+from .connections import Attachment, Connection, Link, Outlet, ingress_key
 from .joining import Call, Denied, Joiner
 from .keying import NoKey, choose
 from .local import Local, Refused
 from .offering import DROP_REASON, Crossed, Proposal
+from .outlets import Outlets
 from .relaying import Place, Relay
+from .turning import Turner
 from .underlay import NoRoute
 
 _REASON = {dropped: reason for reason, dropped in DROP_REASON.items()}
@@ -38,9 +39,11 @@ class _Asked:
 class Answerer:
     """Answers offers, questions and releases for one host."""
 
-    def __init__(self, local: Local, joiner: Joiner, relay: Relay) -> None:
+    def __init__(self, local: Local, joiner: Joiner, relay: Relay, outlets: Outlets, turner: Turner) -> None:
         """Start with nothing to answer."""
+        self._turner = turner
         self._local = local
+        self._outlets = outlets
         self._joiner = joiner
         self._relay = relay
 
@@ -109,7 +112,7 @@ class Answerer:
         directory, me = local.directory, local.host
         tenant = await directory.tenant(identity.tenant)
         ends = identity.low, identity.high
-        here = [local.by_address.get((identity.tenant, end.address)) for end in ends]
+        here = [self._end_here(tenant, end, offer.exit) for end in ends]
         relays = here == [None, None] and me.external is not None
         if tenant is None or offer.initiator not in ends or (None not in here) or (here == [None, None] and not relays):
             return self._refuse(Reason.UNKNOWN, f"host {me.name} has no end of this connection")
@@ -118,14 +121,14 @@ class Answerer:
         if host is None or not is_end_of(offer.end, host, wire):
             return self._refuse(Reason.FORGED, f"{show_address(offer.end.address)} is not an address of host {sender}")
         if relays:
-            place = await self._relay.place(host, identity)
+            place = await self._relay.place(host, identity, offer.exit)
             if place is None:
                 return self._refuse(Reason.FORGED, f"no route of host {sender} between these ends is through {me.name}")
             return _Asked(host, tenant, place, None)
         far_end = identity.high if here[0] is not None else identity.low
         near = here[0] or here[1]
         assert near is not None, "one of them is here"
-        far = await directory.endpoint(identity.tenant, far_end.address)
+        far = await local.party(identity.tenant, far_end.address, offer.exit)
         origin = host if far is None or far.host == sender else await directory.host(far.host)
         if far is None or origin is None or not may_offer(host, me, origin, me):
             return self._refuse(Reason.FORGED, f"host {sender} does not lead to {show_address(far_end.address)}")
@@ -133,12 +136,30 @@ class Answerer:
             return self._refuse(Reason.UNKNOWN, f"endpoint {near.endpoint.name} has just gone")
         return _Asked(host, tenant, Place(far, far_end, origin, me), near)
 
+    def _end_here(self, tenant: Tenant | None, end: End, exit: str) -> Attachment | None:
+        """The endpoint that one end is, or whoever is outside, if that end is here."""
+        local = self._local
+        if tenant is None:
+            return None
+        if exit == local.host.name and not tenant.holds(end.address):
+            return Attachment(Endpoint.outside(tenant.name, end.address, exit), PORT_EXTERNAL)
+        return local.by_address.get((tenant.name, end.address))
+
     async def _join(self, asked: _Asked, offer: Offer) -> Reply:
+        if asked.near is None or not asked.near.endpoint.is_outside:
+            return await self._join_segment(asked, offer)
+        outside = offer.connection.other(asked.place.far_end)
+        held = self._local.connections.get(offer.connection)
+        initiator = offer.initiator if held is None else held.initiator
+        async with self._outlets.towards(offer.connection, outside, initiator == outside) as outlet:
+            return await self._join_segment(replace(asked, near=outlet), offer)
+
+    async def _join_segment(self, asked: _Asked, offer: Offer) -> Reply:
         local, identity, sender = self._local, offer.connection, asked.sender.name
         held = local.connections.get(identity)
         call = None if asked.near is None else self._call(asked, asked.near, offer, held)
         if call is not None:
-            self._check_call(call, held)
+            await self._check_call(call, held)
         elif held is None:
             self._joiner.check_room(None)
         initiator = offer.initiator if held is None else held.initiator
@@ -164,11 +185,19 @@ class Answerer:
                 return self._refuse(Reason.TAKEN, f"the keys {pair.local} and {pair.peer} are not free together")
         mine = own_end(local.host, wire, pair.path.local, pair.local)
         link = Link(sender, mine, offer.end, pair, passes_on=sender != asked.place.origin.name)
-        if call is not None:
+        if call is not None and isinstance(call.near, Outlet) and call.near.turns:
+            side = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac)
+            try:
+                connection = await self._turner.join(call, call.near, link, side)
+            except BaseException:
+                self._joiner.give_back(pair, acknowledged=offer.peer_port is None)
+                raise
+        elif call is not None:
             connection = await self._joiner.join_across(call, link, hop)
         else:
             first, resumes = (offer.first, offer.resumes) if held is None else (held.first, False)
-            proposal = Proposal(identity, initiator, first, resumes, opened_here=initiator == asked.place.far_end)
+            opened_here = initiator == asked.place.far_end
+            proposal = Proposal(identity, initiator, first, resumes, opened_here, offer.exit)
             try:
                 connection = await self._relay.pass_on(proposal, link, hop, asked.place.origin, asked.place.target)
             except BaseException:
@@ -185,17 +214,18 @@ class Answerer:
         flow = identity.flow_from(identity.other(asked.place.far_end))
         return Call(identity, asked.tenant, near, asked.place.far, flow, initiator, first, offer.resumes)
 
-    def _check_call(self, call: Call, held: Connection | None) -> None:
+    async def _check_call(self, call: Call, held: Connection | None) -> None:
         """At an end: the policy, our memory, and whether there is room. Raises Denied."""
         near, far = call.near.endpoint, call.far
         opener, opened = (near, far) if call.opened_here else (far, near)
-        verdict = judge(call.tenant, opener, opened, call.flow.protocol, call.identity.other(call.initiator).port)
+        responder = call.identity.other(call.initiator)
+        verdict = await self._local.verdict(call.tenant, opener, opened, call.flow.protocol, responder.port)
         if not verdict.allowed:
             raise Denied(DropReason.DENIED, verdict.rule)
         if held is None:
             if call.resumes and call.flow.protocol != Protocol.TCP:
                 raise Denied(DropReason.DENIED, "an answer to nothing that is remembered")
-            self._joiner.check_room(near)
+            self._joiner.check_room(None if near.is_outside else near)
 
     # ---- questions and releases -----------------------------------------------------------------------------------
 
@@ -207,12 +237,24 @@ class Answerer:
         if key in local.unknown:
             return self._refuse(Reason.BUSY, "that is what we are asking ourselves")
         held = local.connections.at(key)
-        link = None if held is None else held.link_to(sender)
-        if held is None or link is None or ingress_key(link.pair).flow != flow:
+        links = [] if held is None else [each for each in held.links if ingress_key(each.pair) == key]
+        link = next((each for each in links if each.peer == sender), None)
+        if held is None or link is None:
             return self._refuse(Reason.UNKNOWN, "no such segment")
+        identity, initiator = held.id, held.initiator
+        if held.turn is not None and link is held.sides[1]:
+            identity, initiator = held.turn.identity, held.turn.initiator
         theirs, address = link.yours.port, link.yours.address
         return Offer(
-            VERSION, local.stamp(), held.id, held.initiator, held.first, link.mine, theirs, peer_address=address
+            VERSION,
+            local.stamp(),
+            identity,
+            initiator,
+            held.first,
+            link.mine,
+            theirs,
+            peer_address=address,
+            exit=held.exit,
         )
 
     async def _answer_release(self, sender: str, release: Release) -> Reply:

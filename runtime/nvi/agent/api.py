@@ -7,6 +7,10 @@
                                idempotent
     DELETE /endpoints/{name}
     PUT    /tenants/{name}     nvi.model.Tenant as JSON: its networks and policy, in place of what they were
+    GET    /services           {"schema": 1, "services": [...]}: what is published at this gateway
+    PUT    /services/{protocol}/{port}    {"tenant", "address", "port"} of an endpoint: published at this gateway's
+                               port from now on; idempotent. The protocol is tcp or udp
+    DELETE /services/{protocol}/{port}
 
 What cannot be done is answered with `{"error": ...}`, a sentence that says what, where, and what to do about it: 400
 for a request that makes no sense, 404 for what does not exist, 409 for what contradicts what the agent holds, 503 for
@@ -30,10 +34,10 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..directory import DirectoryError
-from ..model import Endpoint, Tenant
+from ..model import Endpoint, Service, Tenant
 from ..serving import UnixServer
 from ..switch import SwitchError
-from .notation import EndpointProperties, NamedEndpoint
+from .notation import PUBLISHED, EndpointProperties, NamedEndpoint, NamedService, ServiceProperties
 from .state import StateError
 
 SCHEMA = 1
@@ -47,6 +51,15 @@ class Served(Protocol):
 
     async def publish_tenant(self, tenant: Tenant) -> None:
         """Takes effect at once, wherever the tenant has endpoints. Raises ValueError with a sentence."""
+
+    async def services(self) -> tuple[Service, ...]:
+        """What is published at this gateway."""
+
+    async def publish_service(self, service: Service) -> None:
+        """Idempotent. Raises ValueError with a sentence."""
+
+    async def unpublish_service(self, protocol: int, external_port: int) -> None:
+        """Raises KeyError if there is none."""
 
     async def add_endpoint(self, endpoint: Endpoint, port: int) -> None:
         """Idempotent. Raises ValueError with a sentence."""
@@ -121,6 +134,32 @@ def application(agent: Served, host: str) -> Starlette:
             raise HTTPException(400, f"tenant {name} is not published: {error}") from None
         return Response(status_code=204)
 
+    async def services(_: Request) -> Response:
+        listed = [NamedService.of(service) for service in await agent.services()]
+        return _json({"schema": SCHEMA, "services": listed})
+
+    async def put_service(request: Request) -> Response:
+        name, protocol, port = _service(request)
+        try:
+            properties = msgspec.json.decode(await request.body(), type=ServiceProperties)
+            service = properties.read(host, protocol, port)
+        except ValueError as error:
+            raise HTTPException(400, f"service {name} of host {host} is not understood: {error}") from None
+        try:
+            await agent.publish_service(service)
+        except ValueError as error:
+            raise HTTPException(409, f"service {name} is not published at host {host}: {error}") from None
+        return _json(NamedService.of(service))
+
+    async def delete_service(request: Request) -> Response:
+        name, protocol, port = _service(request)
+        try:
+            await agent.unpublish_service(protocol, port)
+        except KeyError:
+            text = f"nothing is published as {name} at host {host}; GET /services lists what is"
+            raise HTTPException(404, text) from None
+        return Response(status_code=204)
+
     def route(method: str, path: str, handler: Callable[[Request], Awaitable[Response]]) -> Route:
         return Route(path, _guarded(handler, host), methods=[method])
 
@@ -132,9 +171,20 @@ def application(agent: Served, host: str) -> Starlette:
             route("PUT", "/endpoints/{name}", put_endpoint),
             route("DELETE", "/endpoints/{name}", delete_endpoint),
             route("PUT", "/tenants/{name}", put_tenant),
+            route("GET", "/services", services),
+            route("PUT", "/services/{protocol}/{port}", put_service),
+            route("DELETE", "/services/{protocol}/{port}", delete_service),
         ],
         exception_handlers={HTTPException: _refuse},
     )
+
+
+def _service(request: Request) -> tuple[str, int, int]:
+    """A service as people call it, its protocol and its external port. Raises HTTPException."""
+    protocol, port = request.path_params["protocol"], request.path_params["port"]
+    if protocol not in PUBLISHED or not port.isdecimal() or len(port) > 5:
+        raise HTTPException(400, f"{protocol}/{port} is not a service: name it like tcp/8080")
+    return f"{protocol}/{port}", PUBLISHED[protocol], int(port)
 
 
 def _json(value: Any, status: int = 200) -> Response:
@@ -148,7 +198,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if text in ("Not Found", "Method Not Allowed"):  # Starlette's own words
         text = (
             f"{request.method} {request.url.path} is nothing that this agent does; it answers GET /status, "
-            "/connections and /endpoints, PUT and DELETE /endpoints/NAME, and PUT /tenants/NAME"
+            "/connections, /endpoints and /services, PUT and DELETE /endpoints/NAME and /services/PROTOCOL/PORT, and "
+            "PUT /tenants/NAME"
         )
     return _json({"error": text}, error.status_code)
 

@@ -9,21 +9,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from contextlib import suppress
 from dataclasses import replace
 
 from ..directory import DirectoryError
+from ..formulation import endpoint_side
 from ..keys import Exhausted
-from ..model import ConnectionId, End, Endpoint, FirstPacket, Protocol, Tenant, show_address
+from ..model import ConnectionId, End, Endpoint, FirstPacket, Flow, Protocol, Tenant, show_address
 from ..offers import NoAnswer
+from ..outside import not_outside
 from ..packets import MalformedPacket, Packet, parse, time_exceeded
 from ..policy import judge
 from ..route import NoWay
 from ..switch import ConnectionKey, DropReason, SwitchError
 from .connections import Attachment, Connection
+from .exits import Exits
 from .joining import Call, Denied, Joiner, Waiting
 from .local import Local, Refused
 from .offering import Crossed, Offerer, Proposal
+from .outlets import Outlets
 from .refusals import Refusals
+from .turning import Turner
 from .underlay import NoRoute
 
 WAITING_FRAMES = 16
@@ -39,8 +45,20 @@ CROSSED_SECONDS = 1.0
 class Connector:
     """Connects the endpoints of one host as they ask for it."""
 
-    def __init__(self, local: Local, refusals: Refusals, joiner: Joiner, offerer: Offerer) -> None:
+    def __init__(
+        self,
+        local: Local,
+        refusals: Refusals,
+        joiner: Joiner,
+        offerer: Offerer,
+        exits: Exits,
+        outlets: Outlets,
+        turner: Turner,
+    ) -> None:
         """Start with nothing in the making."""
+        self._exits = exits
+        self._outlets = outlets
+        self._turner = turner
         self._local = local
         self._refusals = refusals
         self._joiner = joiner
@@ -113,12 +131,18 @@ class Connector:
         flow = packet.flow
         before = local.connections.get(identity)
         tenant = await local.tenant(near.endpoint.tenant)
-        far = await local.directory.endpoint(tenant.name, flow.destination)
+        if tenant.holds(flow.destination):
+            known, far = None, await local.directory.endpoint(tenant.name, flow.destination)
+        else:
+            known, far = self._exits.remembered(identity), await self._outside(tenant, flow, before)
         if not local.is_here(near):
             raise Refused(f"endpoint {near.endpoint.name} is gone")
         if far is None or far.name == near.endpoint.name:
             raise Denied(DropReason.UNKNOWN, f"tenant {tenant.name} has no endpoint {show_address(flow.destination)}")
-        near_opened, resumes = orient(tenant, near.endpoint, far, packet)
+        if known is None:
+            near_opened, resumes = orient(tenant, near.endpoint, far, packet)
+        else:
+            near_opened, resumes = known.initiator != End(flow.destination, flow.l4_destination), False
         if packet.ttl <= 1 and far.network != near.endpoint.network:
             gateway = tenant.networks[near.endpoint.network].gateway_for(flow.source)
             assert gateway is not None, "an endpoint has addresses only of the families that its network has"
@@ -130,7 +154,19 @@ class Connector:
         first = FirstPacket(packet.ttl, packet.flow_label, packet.dont_fragment)
         if before is not None:
             initiator, first, resumes = before.initiator, before.first, False
+        if resumes and far.is_outside and await _settled(waiting):
+            return  # it was another gateway's, which has found out where its endpoint is now
         await self.plug(Call(identity, tenant, near, far, flow, initiator, first, resumes), waiting, before)
+
+    async def _outside(self, tenant: Tenant, flow: Flow, before: Connection | None) -> Endpoint | None:
+        """Whoever is outside at this address, at the gateway by which the packet is to leave. Raises Denied, NoWay."""
+        if (reason := not_outside(flow.destination)) is not None:
+            raise Denied(DropReason.UNREACHABLE, reason)
+        known = self._exits.remembered(ConnectionId.of(tenant.name, flow))
+        exit = before.exit if before is not None else known.exit if known is not None else ""
+        if not exit:
+            exit = (await self._exits.choose(tenant.name, flow.source, flow.destination)).name
+        return Endpoint.outside(tenant.name, flow.destination, exit)
 
     async def plug(self, call: Call, waiting: Waiting, before: Connection | None) -> None:
         """Join a connection towards where its far endpoint is now. `before`: what was held of it until now.
@@ -140,6 +176,16 @@ class Connector:
         local, far = self._local, call.far
         if far.host != local.host.name:
             await self._plug_across(call, waiting, before)
+            return
+        if far.is_outside:
+            end = call.identity.other(End(call.flow.source, call.flow.l4_source))
+            async with self._outlets.towards(call.identity, end, call.initiator == end) as outlet:
+                if outlet.turns:
+                    near = call.near
+                    side = endpoint_side(call.tenant, near.endpoint, near.port, far, call.flow, call.first)
+                    await self._turner.join(call, outlet, near, side)
+                else:
+                    await self._joiner.join_here(call, outlet)
             return
         there = local.by_name.get(far.name)
         if there is None or there.endpoint != far:
@@ -153,7 +199,7 @@ class Connector:
         target = await local.directory.host(call.far.host)
         if target is None:
             raise Denied(DropReason.UNREACHABLE, f"host {call.far.host} is not in the directory")
-        proposal = Proposal(identity, call.initiator, call.first, call.resumes, call.opened_here)
+        proposal = Proposal(identity, call.initiator, call.first, call.resumes, call.opened_here, call.exit)
         try:
             # What the peer's own offer has brought about meanwhile, another one would only undo.
             agreement = await self._offerer.offer(
@@ -162,19 +208,20 @@ class Connector:
         except Crossed:
             agreement = None
         if agreement is None:
-            await _settled(waiting)
+            if not await _settled(waiting):
+                raise Refused("the peer's own offer went first, but never came")
             return
         if (agreement.initiator, agreement.first) != (call.initiator, call.first):
             call = replace(call, initiator=agreement.initiator, first=agreement.first)
         await self._joiner.join_across(call, agreement.link, agreement.hop)
 
 
-async def _settled(waiting: Waiting) -> None:
-    try:
+async def _settled(waiting: Waiting) -> bool:
+    """Whether the connection comes about by somebody else's offer."""
+    with suppress(TimeoutError):
         async with asyncio.timeout(CROSSED_SECONDS):
             await waiting.settled.wait()
-    except TimeoutError:
-        raise Refused("the peer's own offer went first, but never came") from None
+    return waiting.settled.is_set()
 
 
 def orient(tenant: Tenant, near: Endpoint, far: Endpoint, packet: Packet) -> tuple[bool, bool]:

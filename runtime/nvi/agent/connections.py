@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..keys import Pair
+from ..mappings import Mapping
 from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, SegmentEnd
 from ..offers import Stamp
 from ..switch import NO_MAC, ConnectionEntry, ConnectionKey
@@ -48,10 +49,42 @@ class Link:
         return Flow(path.local, path.peer, path.protocol, self.pair.local, self.pair.peer)
 
 
+@dataclass(frozen=True, slots=True)
+class Outlet(Attachment):
+    """The segment between a gateway and somebody outside, who is no host: the last one of the connection's route."""
+
+    pair: Pair
+    """Our port: that of a mapping, or of a published service; and theirs."""
+    mapping: Mapping | None
+    """None for a published service."""
+    turns: bool = False
+    """Whether it leads back to a service that this gateway has published itself."""
+
+    @property
+    def outgoing(self) -> Flow:
+        """5-tuple of the packets that we send."""
+        path = self.pair.path
+        return Flow(path.local, path.peer, path.protocol, self.pair.local, self.pair.peer)
+
+
 def ingress_key(pair: Pair) -> ConnectionKey:
     """The key of what comes in along a segment."""
     path = pair.path
     return ConnectionKey(path.wire, NO_MAC, Flow(path.peer, path.local, path.protocol, pair.peer, pair.local))
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What is beyond a hairpin: the same packets are another connection, of the service that they are for."""
+
+    identity: ConnectionId
+    """Of that connection, which has the second side of the hairpin."""
+    initiator: End
+    """The client, as the service sees it."""
+    outlet: Outlet
+    """By which the client would leave; it is in use, but carries nothing."""
+    hosts: tuple[str, str]
+    """Where the client is, and the service."""
 
 
 @dataclass(slots=True, eq=False)
@@ -68,6 +101,12 @@ class Connection:
     """Each matches what comes in at the side of the same place."""
     far_host: str = ""
     """Where the endpoint is that `sides` only leads to; empty if both are here, or neither."""
+    exit: str = ""
+    """The gateway at whose external side one of its ends is; empty if both are endpoints."""
+    turn: Turn | None = None
+    """At the gateway of a hairpin."""
+    answered: bool = True
+    """Whether packets have gone both ways, as far as is known."""
     stamp: Stamp = NEVER
     """Of the offer that it came from, if it came from one."""
     offered_by: str = ""
@@ -83,9 +122,21 @@ class Connection:
         return self.entries[0].key, self.entries[1].key
 
     @property
+    def tenants(self) -> set[str]:
+        """Whose it is; those of both sides, if it is a hairpin."""
+        return {self.id.tenant} | ({self.turn.identity.tenant} if self.turn is not None else set())
+
+    @property
     def near(self) -> list[Attachment]:
-        """Its endpoints on this host."""
+        """Its ends on this host: endpoints, or at a gateway whoever is outside."""
         return [side for side in self.sides if isinstance(side, Attachment)]
+
+    @property
+    def outlet(self) -> Outlet | None:
+        """At a gateway: its segment towards whoever is outside, if it leaves here."""
+        if self.turn is not None:
+            return self.turn.outlet
+        return next((side for side in self.sides if isinstance(side, Outlet)), None)
 
     @property
     def links(self) -> list[Link]:
@@ -102,8 +153,12 @@ class Connection:
         attachment, link = self.sides
         if not isinstance(attachment, Attachment) or not isinstance(link, Link):
             return None
-        low = self.id.low
-        return self.id.high if low.address in attachment.endpoint.addresses else low
+        return self.end_beyond(attachment)
+
+    def end_beyond(self, near: Attachment) -> End:
+        """The end that is not the one at `near`."""
+        low, high = self.id.low, self.id.high
+        return high if low.address in near.endpoint.addresses else low
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,10 +181,16 @@ class Connections:
     """Called with what a connection depends on, if no other one has before."""
     on_last: Callable[[Watched], None]
     """Called with what no connection depends on any more."""
+    on_held: Callable[[Connection], None]
+    """Called with a connection that is held from now on."""
+    on_forgotten: Callable[[Connection, Connection | None], None]
+    """Called with a connection that is not held any more, and the state of it that is held in its place, if any."""
 
     def __init__(self) -> None:
         """Start empty."""
         self.on_first = self.on_last = lambda _: None
+        self.on_held = lambda _: None
+        self.on_forgotten = lambda _, __: None
         self._by_id: dict[ConnectionId, Connection] = {}
         self._by_key: dict[ConnectionKey, Connection] = {}
         self._by_port: dict[int, dict[Connection, None]] = {}
@@ -178,8 +239,8 @@ class Connections:
         for side in connection.sides:
             if isinstance(side, Attachment):
                 self._by_port.setdefault(side.port, {})[connection] = None
-            else:
-                self._by_peer.setdefault((side.wire, side.yours.seen_address), {})[connection] = None
+            if (towards := _towards(side)) is not None:
+                self._by_peer.setdefault(towards, {})[connection] = None
         for watched in _watched(connection):
             depending = self._by_watched.get(watched)
             if depending is None:
@@ -187,27 +248,29 @@ class Connections:
                 self.on_first(watched)
             depending[connection] = None
         if old is not None:
-            self._forget(old)
+            self._forget(old, connection)
         for entry in connection.entries:
             self._by_key[entry.key] = connection
         self.look_again(connection, connection.due)
+        self.on_held(connection)
 
     def remove(self, connection: Connection) -> None:
         """Forget the connection with this one's identity, if held."""
         held = self._by_id.pop(connection.id, None)
         if held is not None:
-            self._forget(held)
+            self._forget(held, None)
 
-    def _forget(self, held: Connection) -> None:
+    def _forget(self, held: Connection, successor: Connection | None) -> None:
         for side, entry in zip(held.sides, held.entries, strict=True):
             self._by_key.pop(entry.key, None)
             if isinstance(side, Attachment):
                 _discard(self._by_port, side.port, held)
-            else:
-                _discard(self._by_peer, (side.wire, side.yours.seen_address), held)
+            if (towards := _towards(side)) is not None:
+                _discard(self._by_peer, towards, held)
         for watched in _watched(held):
             if _discard(self._by_watched, watched, held):
                 self.on_last(watched)
+        self.on_forgotten(held, successor)
 
     def look_again(self, connection: Connection, due: float) -> None:
         """Have `pop_due` return the connection once `due` has come."""
@@ -225,12 +288,26 @@ class Connections:
         return due
 
 
+def _towards(side: Attachment | Link) -> tuple[int, Address] | None:
+    """The (wire, address) that a segment leads to."""
+    if isinstance(side, Link):
+        return side.wire, side.yours.seen_address
+    if isinstance(side, Outlet):
+        return side.pair.path.wire, side.pair.path.peer
+    return None
+
+
 def _watched(connection: Connection) -> list[Watched]:
+    if (turn := connection.turn) is not None:
+        inside = connection.initiator, turn.identity.other(turn.initiator)
+        tenants = connection.id.tenant, turn.identity.tenant
+        return [("endpoint", tenant, end.address) for tenant, end in zip(tenants, inside, strict=True)]
     watched: list[Watched] = [("host", side.peer) for side in connection.links if side.passes_on]
-    far = connection.far_end
-    if far is not None:
+    if connection.exit and connection.outlet is None:
+        watched.append(("host", connection.exit))
+    elif (far := connection.far_end) is not None:
         watched.append(("endpoint", connection.id.tenant, far.address))
-    return watched
+    return list(dict.fromkeys(watched))
 
 
 def _discard(index: dict[Any, dict[Connection, None]], key: object, connection: Connection) -> bool:

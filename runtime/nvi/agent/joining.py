@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from msgspec.structs import replace
 
 from ..directory import DirectoryError
-from ..formulation import Side, endpoint_side, join, link_side, tag
+from ..formulation import Side, endpoint_side, join, link_side, outside_side, tag
 from ..keys import Pair
 from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, Tenant
 from ..offers import VERSION, NoAnswer, Release, Released
-from ..policy import Verdict, judge
+from ..policy import Verdict
 from ..switch import ConnectionKey, DropReason, Operation, Rewrite, SwitchError, Update
-from .connections import Attachment, Connection, Link, ingress_key
+from .connections import Attachment, Connection, Link, Outlet, ingress_key
 from .local import CONNECTIONS_SIZE, Local, Refused
 from .refusals import Refusals
 from .underlay import NextHop
@@ -56,6 +56,11 @@ class Call:
     first: FirstPacket
     resumes: bool
     """The packet at hand could not have opened it, and nothing is remembered of who did."""
+
+    @property
+    def exit(self) -> str:
+        """The gateway at whose external side one of the ends is; empty if both are endpoints."""
+        return next((each.host for each in (self.near.endpoint, self.far) if each.is_outside), "")
 
     @property
     def opened_here(self) -> bool:
@@ -99,8 +104,8 @@ class Joiner:
 
     async def join_here(self, call: Call, there: Attachment) -> None:
         """Join two endpoints of this host. Raises SwitchError, Refused."""
-        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first)
-        other = endpoint_side(call.tenant, call.far, there.port, call.near.endpoint, call.flow.reversed(), call.first)
+        one = await self._end_side(call, call.near)
+        other = await self._end_side(call, there)
         await self._establish(self._connection(call, there, other, one))
 
     async def join_across(self, call: Call, link: Link, hop: NextHop) -> Connection:
@@ -108,18 +113,30 @@ class Joiner:
 
         Raises SwitchError or Refused; then the pair is given back, and the peer is told.
         """
-        one = endpoint_side(call.tenant, call.near.endpoint, call.near.port, call.far, call.flow, call.first)
+        one = await self._end_side(call, call.near)
         other = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac)
         connection = self._connection(call, link, other, one)
         connection.far_host = call.far.host
         await self._establish(connection)
         return connection
 
+    async def _end_side(self, call: Call, there: Attachment) -> Side:
+        """The side of our switch where one of the ends is. Raises NoRoute."""
+        if isinstance(there, Outlet):
+            hop = await self._local.next_hop(there.pair.path.wire, there.pair.path.peer)
+            opened_outside = call.initiator.address in there.endpoint.addresses
+            return outside_side(there.outgoing, hop.source_mac, hop.destination_mac, call.first, opened_outside)
+        flow, far = call.flow, call.far
+        if there is not call.near:
+            flow, far = flow.reversed(), call.near.endpoint
+        return endpoint_side(call.tenant, there.endpoint, there.port, far, flow, call.first)
+
     def _connection(self, call: Call, other_side: Attachment | Link, other: Side, one: Side) -> Connection:
         opened_here, ttl, tenant, host = call.opened_here, call.first.ttl, call.identity.tenant, call.far.host
         tags = tag(opened_here, ttl, tenant, host), tag(not opened_here, ttl, tenant, host)
         entries = join(one, other, self._local.idle_timeout, tags)
-        return Connection(call.identity, call.initiator, call.first, (call.near, other_side), entries)
+        sides = (call.near, other_side)
+        return Connection(call.identity, call.initiator, call.first, sides, entries, exit=call.exit)
 
     async def join_relay(
         self,
@@ -128,6 +145,7 @@ class Joiner:
         first: FirstPacket,
         links: tuple[Link, Link],
         hops: tuple[NextHop, NextHop],
+        exit: str,
     ) -> Connection:
         """Join two segments at a gateway on the way: the initiator's side, the responder's.
 
@@ -138,9 +156,13 @@ class Joiner:
             for link, hop in zip(links, hops, strict=True)
         )
         entries = join(one, other, self._local.idle_timeout, (0, 0))
-        connection = Connection(identity, initiator, first, links, entries)
+        connection = Connection(identity, initiator, first, links, entries, exit=exit)
         await self._establish(connection)
         return connection
+
+    async def join_turned(self, connection: Connection) -> None:
+        """Join the two sides of a hairpin. Raises as `join_across` does."""
+        await self._establish(connection)
 
     async def _establish(self, connection: Connection) -> None:
         """Have the connection in the switch and hold it, in place of an earlier state of the same connection."""
@@ -248,7 +270,7 @@ class Joiner:
 
     async def enforce(self, tenant: str) -> None:
         """The tenant's policy has changed: end what it no longer allows. Raises SwitchError."""
-        held = [each for each in self._local.connections if each.id.tenant == tenant]
+        held = [each for each in self._local.connections if tenant in each.tenants]
         ended = [each for each in held if not (await self._verdict(each)).allowed]
         if ended:
             self._local.events["ended by policy"] += len(ended)
@@ -256,17 +278,23 @@ class Joiner:
 
     async def _verdict(self, connection: Connection) -> Verdict:
         """What the policy says now of a connection that is held."""
-        local, identity = self._local, connection.id
-        if not connection.near:
+        if (turn := connection.turn) is not None:
+            verdict = await self._judge(turn.identity, turn.initiator, connection.exit)
+            if not verdict.allowed:
+                return verdict
+        elif not connection.near:
             return Verdict(True, "the policy is enforced at both ends, and not on the way")
+        return await self._judge(connection.id, connection.initiator, connection.exit)
+
+    async def _judge(self, identity: ConnectionId, initiator: End, exit: str) -> Verdict:
+        local = self._local
         tenant = await local.directory.tenant(identity.tenant)
-        responder = identity.other(connection.initiator)
-        ends = [
-            await local.directory.endpoint(identity.tenant, end.address) for end in (connection.initiator, responder)
-        ]
-        if tenant is None or ends[0] is None or ends[1] is None:
+        responder = identity.other(initiator)
+        opener = await local.party(identity.tenant, initiator.address, exit)
+        opened = await local.party(identity.tenant, responder.address, exit)
+        if tenant is None or opener is None or opened is None:
             return Verdict(True, "an end that the directory has lost is not the policy's matter")
-        return judge(tenant, ends[0], ends[1], identity.protocol, responder.port)
+        return await local.verdict(tenant, opener, opened, identity.protocol, responder.port)
 
     # ---- the end --------------------------------------------------------------------------------------------------
 
@@ -316,10 +344,10 @@ class Joiner:
     async def released(self, sender: str, identity: ConnectionId, pair: Pair) -> None:
         """The peer does not use a segment any more: neither do we, nor what it is joined to. Raises SwitchError."""
         local = self._local
-        held = local.connections.get(identity)
+        held = local.connections.get(identity) or local.connections.at(ingress_key(pair))
         if held is not None:
-            link = held.link_to(sender)
-            if link is not None and link.pair == pair:
+            link = next((each for each in held.links if each.peer == sender and each.pair == pair), None)
+            if link is not None:
                 local.connections.remove(held)
                 await local.take_away(_all_keys(held))
                 local.events["released by peer"] += 1
@@ -368,6 +396,7 @@ class Joiner:
                 continue
             # An entry that is not there has not been missed: its next packet would have been punted.
             idle = min((usage.idle for usage in used if usage is not None), default=local.idle_timeout)
+            connection.answered = all(usage is None or usage.packets for usage in used)
             if idle >= local.idle_timeout:
                 idle_ones.append(connection)
             else:

@@ -14,10 +14,12 @@ import os
 import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import msgspec
 import structlog
+
+from .state import StateError
 
 _HEADER = b'{"journal":"nvi","schema":1}'
 
@@ -29,15 +31,18 @@ Record = TypeVar("Record")
 _log = structlog.get_logger()
 
 
-class JournalError(Exception):
+class JournalError(StateError):
     """The journal cannot be read or kept. The text names the file, the reason and the remedy."""
 
 
 class Journal(Generic[Record]):
     """The records of one file."""
 
-    def __init__(self, path: str | Path | None, kind: type[Record]) -> None:
-        """`path`: of the file, which need not exist yet; None keeps it in memory, for tests. `kind`: of the records."""
+    def __init__(self, path: str | Path | None, kind: Any) -> None:
+        """`path`: of the file, which need not exist yet; None keeps it in memory, for tests.
+
+        `kind`: the type of the records, a Struct or a union of tagged ones.
+        """
         self._path = None if path is None else Path(path)
         self._in_memory = b""
         self._decode = msgspec.json.Decoder(kind).decode

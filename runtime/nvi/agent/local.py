@@ -13,6 +13,7 @@ from ..directory import Directory
 from ..keys import Keys
 from ..model import Address, Endpoint, Host, Mac, Network, Tenant
 from ..offers import Offers, Stamp
+from ..policy import Verdict, judge
 from ..switch import ConnectionEntry, ConnectionKey, Operation, Switch, Update, WriteFailed
 from .connections import Attachment, Connections, Unknown
 from .underlay import NextHop, NoRoute, Underlay
@@ -101,6 +102,31 @@ class Local:
             raise Refused(f"the directory knows no tenant {name}")
         return tenant
 
+    async def party(self, tenant: str, address: Address, exit: str) -> Endpoint | None:
+        """Who is at one end of a connection: an endpoint of the tenant, or somebody outside, at the gateway `exit`.
+
+        `exit` is empty if both ends are endpoints.
+        """
+        found = await self.directory.endpoint(tenant, address)
+        if found is not None or not exit:
+            return found
+        known = await self.directory.tenant(tenant)
+        return None if known is None or known.holds(address) else Endpoint.outside(tenant, address, exit)
+
+    async def verdict(
+        self, tenant: Tenant, initiator: Endpoint, responder: Endpoint, protocol: int, port: int
+    ) -> Verdict:
+        """What the policy says of a connection. `port`: the responder's."""
+        published = False
+        if initiator.is_outside:
+            services = await self.directory.services(initiator.host)
+            wanted = (tenant.name, protocol, port)
+            published = any(
+                (each.tenant, each.protocol, each.port) == wanted and each.endpoint in responder.addresses
+                for each in services
+            )
+        return judge(tenant, initiator, responder, protocol, port, published=published)
+
     async def next_hop(self, wire: int, peer: Address) -> NextHop:
         """How packets to an address leave by a wire. Raises NoRoute."""
         underlay = self.wires.get(wire)
@@ -135,7 +161,7 @@ class Local:
 
     def is_here(self, attachment: Attachment) -> bool:
         """Whether the endpoint is still at its port: another one may be there by now, even another tenant's."""
-        return self.by_port.get(attachment.port) is attachment
+        return attachment.endpoint.is_outside or self.by_port.get(attachment.port) is attachment
 
     def network_of(self, endpoint: Endpoint) -> Network | None:
         """The network of an endpoint here; None as long as the directory does not know it."""

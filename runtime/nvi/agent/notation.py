@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from ..model import Address, Endpoint, read_address, read_mac, show_address, show_mac
+from ..model import Address, Endpoint, Protocol, Service, read_address, read_mac, show_address, show_mac
 
 
 class EndpointProperties(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -60,4 +60,44 @@ class NamedEndpoint(EndpointProperties, frozen=True, forbid_unknown_fields=True,
             address=show_address(endpoint.address),
             port=port,
             address6=show_address(endpoint.addresses[1]) if len(endpoint.addresses) > 1 else None,
+        )
+
+
+PUBLISHED: dict[str, int] = {"tcp": Protocol.TCP, "udp": Protocol.UDP}
+"""Protocols of which a service can be."""
+
+
+class ServiceProperties(Struct, frozen=True, forbid_unknown_fields=True):
+    """Which endpoint's port is published."""
+
+    tenant: str
+    address: str
+    port: int
+
+    def read(self, via: str, protocol: int, external_port: int) -> Service:
+        """The service at a gateway's port. Raises ValueError with a sentence that names the property."""
+        try:
+            address = read_address(self.address)
+        except ValueError:
+            raise ValueError(f"address: {self.address!r} is not an IP address; write it like 10.0.0.1") from None
+        return Service(self.tenant, address, self.port, protocol, via, external_port)
+
+
+class NamedService(ServiceProperties, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A published service, and where it is published."""
+
+    protocol: str
+    via: str
+    external_port: int
+
+    @classmethod
+    def of(cls, service: Service) -> NamedService:
+        """In the notation of people."""
+        return cls(
+            tenant=service.tenant,
+            address=show_address(service.endpoint),
+            port=service.port,
+            protocol=Protocol(service.protocol).name.lower(),
+            via=service.via,
+            external_port=service.external_port,
         )

@@ -47,6 +47,8 @@ class Proposal:
     resumes: bool
     opened_here: bool
     """Whether the initiator is on our side of the segment."""
+    exit: str = ""
+    """See `Offer.exit`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Offerer:
                 proposal.first,
                 mine,
                 peer_port,
+                proposal.exit,
                 proposal.resumes,
                 known.yours.address if known is not None and peer_port is not None else None,
             )

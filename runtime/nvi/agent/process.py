@@ -17,6 +17,7 @@ from ..config import AgentConfig, FarmConfig
 from ..directory import Directory, DirectoryError
 from ..directory.memory import MemoryDirectory
 from ..directory.nats import NatsDirectory
+from ..mappings import Change
 from ..nats.connection import Connection
 from ..offers import Offers
 from ..offers.memory import MemoryOffers
@@ -26,6 +27,7 @@ from ..switch import SwitchError
 from .agent import Agent
 from .api import Api
 from .hostfile import HostFile
+from .journal import Journal
 from .state import StateError, StateFile
 from .underlay import KernelUnderlay
 
@@ -81,6 +83,9 @@ class Member:
         election_id = state.epoch << 64 | 1
         self._session = Session(config.p4runtime, config.device_id, election_id)
         self._underlay = KernelUnderlay(config.netns, config.underlay)
+        self._external = None if config.host.external is None else KernelUnderlay(config.netns, config.external)
+        # Beside the state, so that whoever keeps the one keeps the other.
+        journal = Journal[Change](f"{config.state}.mappings", Change)
         self._agent = Agent(
             config,
             self._session,
@@ -88,6 +93,8 @@ class Member:
             offers,
             self._underlay,
             state,
+            external=self._external,
+            journal=journal,
             idle_timeout=idle_timeout,
             punt_rate=punt_rate,
         )
@@ -104,6 +111,8 @@ class Member:
         structlog.contextvars.bind_contextvars(host=self.host)  # for what speaks in this task and those it starts
         try:
             await self._until_it_works("underlay", self._underlay.start)
+            if self._external is not None:
+                await self._until_it_works("external side", self._external.start)
             rest = asyncio.create_task(self._bring_up())
             try:
                 await asyncio.wait((rest,), timeout=PATIENCE)
@@ -134,6 +143,8 @@ class Member:
         await self._agent.stop()
         await self._session.close()
         await self._underlay.close()
+        if self._external is not None:
+            await self._external.close()
         _log.info("agent down")
 
     async def _until_it_works(self, what: str, attempt: Callable[[], Awaitable[None]]) -> None:
@@ -141,7 +152,7 @@ class Member:
         while True:
             try:
                 return await attempt()
-            except (OSError, SwitchError, DirectoryError) as error:
+            except (OSError, SwitchError, DirectoryError, StateError) as error:
                 if str(error) != said:
                     said = str(error)
                     _log.warning(f"no {what} yet", reason=said, again_in=delay)

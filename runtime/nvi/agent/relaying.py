@@ -35,12 +35,12 @@ class Relay:
         self._joiner = joiner
         self._offerer = offerer
 
-    async def place(self, neighbour: Host, identity: ConnectionId) -> Place | None:
+    async def place(self, neighbour: Host, identity: ConnectionId, exit: str) -> Place | None:
         """Which of the ends is on the side of a neighbour, its site tells; None if it is on no route through here."""
-        directory, me = self._local.directory, self._local.host
+        local, directory, me = self._local, self._local.directory, self._local.host
         for far_end in (identity.low, identity.high):
-            far = await directory.endpoint(identity.tenant, far_end.address)
-            near = await directory.endpoint(identity.tenant, identity.other(far_end).address)
+            far = await local.party(identity.tenant, far_end.address, exit)
+            near = await local.party(identity.tenant, identity.other(far_end).address, exit)
             origin = None if far is None else await directory.host(far.host)
             target = None if near is None else await directory.host(near.host)
             if far and origin and target and may_offer(neighbour, me, origin, target):
@@ -60,4 +60,4 @@ class Relay:
         links, hops = (link, agreement.link), (hop, agreement.hop)
         if not proposal.opened_here:
             links, hops = links[::-1], hops[::-1]
-        return await joiner.join_relay(identity, agreement.initiator, agreement.first, links, hops)
+        return await joiner.join_relay(identity, agreement.initiator, agreement.first, links, hops, proposal.exit)

@@ -15,6 +15,7 @@ from ..packets import MalformedPacket, parse
 from ..route import own_end
 from ..switch import PORT_EXTERNAL, PORT_EXTERNAL_STACK, PORT_HOST_STACK, PORT_UNDERLAY, SwitchError
 from .answering import Answerer
+from .arriving import Arrivals
 from .connecting import WAITING_FRAMES
 from .connections import ingress_key
 from .joining import Joiner
@@ -27,8 +28,9 @@ OPEN_QUESTIONS = 64
 class Strays:
     """Finds out what stray packets are of."""
 
-    def __init__(self, local: Local, joiner: Joiner, answerer: Answerer) -> None:
+    def __init__(self, local: Local, joiner: Joiner, answerer: Answerer, arrivals: Arrivals) -> None:
         """Start with none."""
+        self._arrivals = arrivals
         self._local = local
         self._joiner = joiner
         self._answerer = answerer
@@ -39,10 +41,11 @@ class Strays:
         """A packet came from a wire, in NVI's key range, and the switch has no entry for it."""
         local, external = self._local, self._local.host.external
         try:
-            flow = parse(frame).flow
+            packet = parse(frame)
         except MalformedPacket:
             local.events["malformed"] += 1
             return
+        flow = packet.flow
         ours = (*local.host.addresses, *local.host.pool)
         if wire == PORT_EXTERNAL:
             ours = (external.address,) if external is not None else ()
@@ -50,6 +53,8 @@ class Strays:
             return
         path = Path(wire, flow.destination, flow.source, flow.protocol)
         pair = Pair(path, flow.l4_destination, flow.l4_source)
+        if wire == PORT_EXTERNAL and self._arrivals.of_mapping(pair, frame, packet):
+            return
         frames = self._frames.get(pair)
         if frames is None:
             self._frames[pair] = [frame]

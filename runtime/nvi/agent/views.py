@@ -7,7 +7,7 @@ from typing import Any
 
 from ..model import Address, End, Endpoint, SegmentEnd, show_address, show_protocol
 from ..switch import Usage
-from .connections import Connection, Link
+from .connections import Connection, Link, Outlet
 
 
 def connection_view(
@@ -31,9 +31,15 @@ def connection_view(
 
     segments = []
     for place, side in enumerate(connection.sides):
+        if isinstance(side, Outlet):
+            path = side.pair.path
+            ours = {"host": host, "address": show_address(path.local), "port": side.pair.local}
+            theirs = {"host": None, "address": show_address(path.peer), "port": side.pair.peer}
+            from_outside = connection.initiator.address in side.endpoint.addresses
+            segments.append({"from": theirs, "to": ours} if from_outside else {"from": ours, "to": theirs})
         if isinstance(side, Link):
             # At a gateway the first leads to the initiator; at an end the only one leads away from its endpoint.
-            near = connection.near
+            near = connection.near if connection.turn is None else []
             towards_initiator = connection.initiator.address not in near[0].endpoint.addresses if near else place == 0
             first, second = (side.yours, side.mine) if towards_initiator else (side.mine, side.yours)
             segments.append({"from": _segment_end(first), "to": _segment_end(second)})

@@ -18,7 +18,7 @@ from ..offers import NoAnswer
 from ..route import NoWay, is_end_of
 from ..switch import DropReason, SwitchError
 from .connecting import Connector
-from .connections import Attachment, Connection, Link, Watched
+from .connections import Attachment, Connection, Link, Turn, Watched
 from .joining import Call, Denied, Joiner, Waiting
 from .local import Local, Refused
 from .offering import Crossed, Proposal
@@ -83,6 +83,14 @@ class Watching:
     async def _look_at(self, connection: Connection) -> None:
         local = self._local
         try:
+            if await self._exit_is_dead(connection):
+                local.events["lost"] += 1
+                await self._joiner.close([connection])
+                return
+            if connection.turn is not None:
+                if await self._turn_is_wrong(connection, connection.turn):
+                    await self._joiner.close([connection])  # its client's next packet makes it again
+                return
             dead = await self._dead_link(connection)
             if dead is None and not await self._moved(connection):
                 return
@@ -117,14 +125,13 @@ class Watching:
         """
         for connection in connections:
             stays = [each for each in connection.near if each != gone]
-            if stays and connection.id not in self._joiner.waiting:
+            if stays and connection.turn is None and connection.id not in self._joiner.waiting:
                 # Packets wait from now on.
                 self._joiner.waiting[connection.id] = waiting = Waiting([], offering=True)
                 self._local.spawn(self._follow_away(connection, stays[0], waiting))
 
     async def _follow_away(self, connection: Connection, near: Attachment, waiting: Waiting) -> None:
-        flow = next(entry.key.flow for entry in connection.entries if entry.key.scope == near.port)
-        far_end = End(flow.destination, flow.l4_destination)
+        far_end = connection.end_beyond(near)
         try:
             for pause in (*PAUSES, 0.0):
                 if await self._tried(self._plug_end(connection, near, far_end, waiting, None)):
@@ -145,18 +152,32 @@ class Watching:
                     return link
         return None
 
+    async def _exit_is_dead(self, connection: Connection) -> bool:
+        """Whether the gateway by which it leaves for the outside is no more: its mappings have died with it."""
+        exit = connection.exit
+        return bool(exit) and connection.outlet is None and await self._local.directory.host(exit) is None
+
+    async def _turn_is_wrong(self, connection: Connection, turn: Turn) -> bool:
+        """Whether one of the ends of a hairpin is not where it was."""
+        inside = connection.initiator, turn.identity.other(turn.initiator)
+        for tenant, end, host in zip((connection.id.tenant, turn.identity.tenant), inside, turn.hosts, strict=True):
+            endpoint = await self._local.directory.endpoint(tenant, end.address)
+            if endpoint is None or endpoint.host != host:
+                return True
+        return False
+
     async def _moved(self, connection: Connection) -> bool:
         """Whether its far endpoint is not where it was."""
         end = connection.far_end
         if end is None:
             return False
-        far = await self._local.directory.endpoint(connection.id.tenant, end.address)
+        far = await self._local.party(connection.id.tenant, end.address, connection.exit)
         return far is None or far.host != connection.far_host
 
     async def _host_of(self, connection: Connection, end: End) -> Host:
         """Where one of its ends is. Raises Refused if nobody knows."""
         directory = self._local.directory
-        endpoint = await directory.endpoint(connection.id.tenant, end.address)
+        endpoint = await self._local.party(connection.id.tenant, end.address, connection.exit)
         host = None if endpoint is None else await directory.host(endpoint.host)
         if host is None:
             raise Refused("an end of the connection is nowhere")
@@ -214,7 +235,7 @@ class Watching:
         """At the host of one of its ends. Packets of that endpoint that miss meanwhile wait."""
         local, identity = self._local, connection.id
         tenant = await local.tenant(identity.tenant)
-        far = await local.directory.endpoint(tenant.name, far_end.address)
+        far = await local.party(tenant.name, far_end.address, connection.exit)
         if far is None:
             raise Refused("its far endpoint is nowhere")
         flow = identity.flow_from(identity.other(far_end))
@@ -230,7 +251,7 @@ class Watching:
         alive = other if dead is one else one
         origin, target = await self._sides(connection, dead)
         opened_here = dead is other
-        proposal = Proposal(identity, connection.initiator, connection.first, False, opened_here)
+        proposal = Proposal(identity, connection.initiator, connection.first, False, opened_here, exit=connection.exit)
         joiner.answering[identity] = origin.name
         try:
             hop = await local.next_hop(alive.wire, alive.yours.seen_address)

@@ -75,7 +75,8 @@ def connections(view: dict[str, Any]) -> None:
         ends = " -> ".join(_overlay_end(each[end]) for end in ("initiator", "responder"))
         print(f"{each['tenant']} {each['protocol']}: {ends}")
         for segment in each["segments"]:
-            print(f"    on the underlay: {_segment(segment)}")
+            outside = None in (segment["from"]["host"], segment["to"]["host"])
+            print(f"    on the {'outside' if outside else 'underlay'}: {_segment(segment)}")
         if not each["segments"]:
             print("    within one host")
         for host, use in each["hosts"].items():
@@ -114,11 +115,12 @@ def _state(process: dict[str, Any]) -> str:
 
 
 def _overlay_end(end: dict[str, Any]) -> str:
-    return f"{end['endpoint'] or '?'} {end['address']}:{end['port']}"
+    return f"{end['endpoint'] or 'outside'} {end['address']}:{end['port']}"
 
 
 def _segment(segment: dict[str, Any]) -> str:
-    return " - ".join(f"{end['host']} {end['address']}:{end['port']}" for end in (segment["from"], segment["to"]))
+    ends = segment["from"], segment["to"]
+    return " - ".join(f"{end['host'] or 'outside'} {end['address']}:{end['port']}" for end in ends)
 
 
 def _table(titles: Sequence[str], rows: Iterable[Sequence[str]], nothing: str) -> None:

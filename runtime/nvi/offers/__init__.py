@@ -38,6 +38,8 @@ class Offer(Struct, frozen=True, tag="offer"):
     end: SegmentEnd
     peer_port: int | None = None
     """The receiver's own port of a segment that it has forgotten, if the sender still uses it."""
+    exit: str = ""
+    """The gateway at whose external side one end is; empty if both are endpoints."""
     resumes: bool = False
     """The packet at hand could not have opened the connection, and nobody up to here remembers who did."""
     peer_address: Address | None = None
