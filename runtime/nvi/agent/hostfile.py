@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from ..config import AgentConfig
-from ..model import Address, External, Host, read_address
+from ..model import Address, External, Host, read_address, show_address
 from ..nats.connection import NatsConfig
 from ..nats.layout import Layout, token
 
@@ -122,6 +122,30 @@ def read_host_file(path: Path) -> HostFile:
         text = " ".join(str(error).split())
         raise HostFileError(f"the configuration {path} is not usable: {text}") from None
     return file
+
+
+def write_host_file(agent: AgentConfig, farm: str, nats: NatsConfig, idle_timeout: float) -> bytes:
+    """The same the other way round, as JSON."""
+    host = agent.host
+    side = None
+    if host.external is not None:
+        side = ExternalSide(show_address(host.external.address), show_address(host.external.public))
+    file = HostFile(
+        farm=farm,
+        host=host.name,
+        site=host.site,
+        addresses=tuple(map(show_address, host.addresses)),
+        nats=nats,
+        pool=tuple(map(show_address, host.pool)),
+        external=side,
+        underlay=agent.underlay,
+        switch=SwitchAddress(agent.p4runtime, agent.device_id),
+        api=agent.api,
+        state=agent.state,
+        netns=agent.netns,
+        idle_timeout=idle_timeout,
+    )
+    return msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n"
 
 
 def _address(key: str, text: str) -> Address:

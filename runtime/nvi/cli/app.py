@@ -38,12 +38,18 @@ def up(
             help="Which switches to run.", show_default="bmv2 if simple_switch_grpc is on PATH, else embedded"
         ),
     ] = None,
+    agents: Annotated[
+        Literal["memory", "process"],
+        typer.Option(help="All agents in one process, or each in its own, with NATS between them."),
+    ] = "memory",
+    nats_servers: Annotated[int, typer.Option(help="How many NATS servers (with --agents process).", min=1, max=5)] = 1,
     detach: Annotated[bool, typer.Option("--detach", help="Return once the farm is up, and leave it running.")] = False,
 ) -> None:
     """Bring up a farm on this machine, and stay until Ctrl-C."""
     from .bring_up import up as bring_up
 
-    raise typer.Exit(bring_up(file, target, detach=detach))
+    servers = nats_servers if agents == "process" else 0
+    raise typer.Exit(bring_up(file, target, detach=detach, servers=servers))
 
 
 @app.command()

@@ -17,13 +17,13 @@ from ..topology import Topology, TopologyError, load
 from .errors import FAILED, MISUSE, CommandError
 
 
-def up(file: Path, target: Target | None, *, detach: bool) -> int:
-    """Run a farm; returns the exit status. Raises CommandError if nothing has been started."""
+def up(file: Path, target: Target | None, *, detach: bool, servers: int) -> int:
+    """Run a farm; returns the exit status. Raises CommandError if nothing has been started. `servers`: see Farm."""
     topology = _load(file)
     _check_machine(topology)
     target = _choose(target)
     _say(_summary(topology, target))
-    return _background(file, target) if detach else _foreground(topology, file, target)
+    return _background(file, target, servers) if detach else _foreground(topology, file, target, servers)
 
 
 def _load(file: Path) -> Topology:
@@ -74,7 +74,7 @@ def _say(text: str) -> None:
     print(text, flush=True)
 
 
-def _foreground(topology: Topology, file: Path, target: Target) -> int:
+def _foreground(topology: Topology, file: Path, target: Target, servers: int) -> int:
     def ready(_: Farm) -> None:
         _say(f"The farm is up. Ctrl-C ends it. In another terminal:\n{_hints(topology)}")
 
@@ -83,11 +83,11 @@ def _foreground(topology: Topology, file: Path, target: Target) -> int:
         directory = RunDirectory.create(DEFAULT)
     except RunError as error:
         raise CommandError(str(error)) from None
-    return supervise(topology, file, target, directory, _say, ready)
+    return supervise(topology, file, target, directory, _say, ready, servers)
 
 
-def _background(file: Path, target: Target) -> int:
-    argv = [sys.executable, "-m", "nvi.emulation", str(file), "--target", target]
+def _background(file: Path, target: Target, servers: int) -> int:
+    argv = [sys.executable, "-m", "nvi.emulation", str(file), "--target", target, "--servers", str(servers)]
     process: subprocess.Popen[str] | None = None
     interrupted = False
 

@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m nvi.emulation")
     parser.add_argument("file", type=Path)
     parser.add_argument("--target", choices=TARGETS, required=True)
+    parser.add_argument("--servers", type=int, default=0)
     options = parser.parse_args()
     interruptible()
     try:
@@ -43,7 +44,7 @@ def main() -> int:
         os.dup2(log, 2)
         os.close(log)
 
-    return supervise(load(options.file), options.file, options.target, directory, say, leave_parent)
+    return supervise(load(options.file), options.file, options.target, directory, say, leave_parent, options.servers)
 
 
 if __name__ == "__main__":

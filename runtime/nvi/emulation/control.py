@@ -28,6 +28,7 @@ from starlette.routing import Route
 from ..serving import UnixServer
 from .agents import AgentError, AgentRefused
 from .farm import Farm
+from .messaging import MessagingError
 from .nodes import SetupError
 from .placement import Conflict, Destination, Misuse, Request
 from .policies import PolicyChange
@@ -89,7 +90,7 @@ def application(farm: Farm) -> Starlette:
                 return _json({"error": str(error)}, 400)
             except (Conflict, AgentRefused) as error:
                 return _json({"error": str(error)}, 409)
-            except (AgentError, SetupError) as error:
+            except (AgentError, MessagingError, SetupError) as error:
                 return _json({"error": str(error)}, 503)
 
         return Route(path, answer, methods=[method])

@@ -12,19 +12,21 @@ import os
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 
+from ..agent.hostfile import write_host_file
 from ..config import AgentConfig, FarmConfig
 from ..model import Endpoint, show_mac
 from ..suggest import suggest
-from ..topology import Topology
+from ..topology import Topology, TopologyHost
 from . import targets, views
 from .agents import AgentClient, AgentError, AgentRefused
+from .messaging import Messaging, MessagingError
 from .nodes import Nodes, SetupError
 from .placement import Conflict, Misuse, Request, place, refuge
 from .plan import endpoint_node, make_plan, spare_interface, switch_ports
@@ -64,11 +66,22 @@ class Farm:
     """All that runs for one topology. `up` and `down` are called once, by the supervisor."""
 
     def __init__(
-        self, topology: Topology, file: Path, target: Target, directory: RunDirectory, say: Callable[[str], None]
+        self,
+        topology: Topology,
+        file: Path,
+        target: Target,
+        directory: RunDirectory,
+        say: Callable[[str], None],
+        servers: int = 0,
     ) -> None:
-        """`say` is told, in sentences, what goes on."""
+        """`say` is told, in sentences, what goes on.
+
+        `servers`: how many NATS servers hold together the agents, each a process of its own; 0: one process has all.
+        """
         self.topology = topology
         self.target = target
+        self._servers = servers
+        self._messaging: Messaging | None = None
         self._file = file
         self._directory = directory
         self._say = say
@@ -82,12 +95,14 @@ class Farm:
         }
         self._tenants = dict(topology.tenants)
         self._switches: dict[str, Service] = {}
-        self._agents: Service | None = None
+        self._agents: dict[str, Service] = {}
+        """By host; one and the same if they are in one process."""
         self._clients: dict[str, AgentClient] = {}
-        self._agents_started = asyncio.Event()
+        self._started: dict[str, asyncio.Event] = {host: asyncio.Event() for host in topology.hosts}
+        """Set when the agent of a host has started, until its orchestrator has seen it."""
         self._briefed: set[str] = set()
         """Hosts whose agent has been told its endpoints since it started."""
-        self._orchestrator: asyncio.Task[None] | None = None
+        self._orchestrators: list[asyncio.Task[None]] = []
         self._log_keeper: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
 
@@ -103,19 +118,23 @@ class Farm:
         began = self._took(began, "network namespaces and cables are there")
         await self._start_switches()
         began = self._took(began, f"switches ({self.target}) are up")
+        if self._servers:
+            await self._start_messaging()
+            began = self._took(began, f"NATS is up, with {self._servers} server{'s' if self._servers > 1 else ''}")
         await self._start_agents()
         self._took(began, "agents are up and know their endpoints")
 
     async def down(self) -> None:
         """End everything. May be called at any time, and does as much as there is to do."""
         try:
-            tasks = [task for task in (self._orchestrator, self._log_keeper) if task is not None]
+            tasks = [*self._orchestrators, *([] if self._log_keeper is None else [self._log_keeper])]
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await asyncio.gather(*(client.close() for client in self._clients.values()))
-            if self._agents is not None:
-                await self._agents.stop()
+            await asyncio.gather(*(agents.stop() for agents in set(self._agents.values())))
+            if self._messaging is not None:
+                await self._messaging.stop()
             await asyncio.gather(*(switch.stop() for switch in self._switches.values()))
         finally:
             self._nodes.close()
@@ -156,20 +175,22 @@ class Farm:
         for host, switch in self._switches.items():
             await _wait_for(switch, lambda host=host: listens(host), _SWITCH_PATIENCE)  # type: ignore[misc]
 
+    async def _start_messaging(self) -> None:
+        try:
+            self._messaging = Messaging(
+                self.topology, self._directory.path, self._say, self._directory.remember, self._servers
+            )
+            await self._messaging.start(self._tenants)
+        except MessagingError as error:
+            raise FarmError(str(error)) from None
+
     async def _start_agents(self) -> None:
-        config = self._write_agents_config()
         self._clients = {
             host: AgentClient(host, self._directory.of_host(host) / "agent.sock") for host in self._switches
         }
-        self._orchestrator = asyncio.create_task(self._orchestrate(), name="orchestrator")
-        self._agents = Service(
-            "the agents' process",
-            [sys.executable, "-m", "nvi.agent", "--config", str(config)],
-            self._directory.path / "agents.log",
-            self._say,
-            after=self._agents_have_started,
-        )
-        await self._agents.start()
+        self._orchestrators = [asyncio.create_task(self._orchestrate(*each)) for each in self._clients.items()]
+        self._agents = self._agent_services()
+        await asyncio.gather(*(agents.start() for agents in set(self._agents.values())))
         for host, client in self._clients.items():
 
             async def ready(host: str = host, client: AgentClient = client) -> bool:
@@ -178,7 +199,39 @@ class Farm:
                 except AgentError:
                     return False
 
-            await _wait_for(self._agents, ready, _AGENT_PATIENCE, of=f"the agent of {host}")
+            await _wait_for(self._agents[host], ready, _AGENT_PATIENCE, of=f"the agent of {host}")
+
+    def _agent_services(self) -> dict[str, Service]:
+        """What runs the agent of each host."""
+        if self._messaging is None:
+            everybody = Service(
+                "the agents' process",
+                [sys.executable, "-m", "nvi.agent", "--config", str(self._write_agents_config())],
+                self._directory.path / "agents.log",
+                self._say,
+                after=lambda process: self._agents_have_started(process, self._clients),
+            )
+            return dict.fromkeys(self._clients, everybody)
+        return {
+            host: Service(
+                f"the agent of {host}",
+                [sys.executable, "-m", "nvi.cli", "agent", "--config", str(self._write_host_file(device_id, host))],
+                self._directory.of_host(host) / "agent.log",
+                self._say,
+                after=lambda process, host=host: self._agents_have_started(process, [host]),  # type: ignore[misc]
+            )
+            for device_id, host in enumerate(self._clients, 1)
+        }
+
+    def _write_host_file(self, device_id: int, name: str) -> Path:
+        """What the agent of one host is told, as on a machine of its own."""
+        assert self._messaging is not None
+        agent = self._agent_config(device_id, self.topology.hosts[name])
+        path = self._directory.of_host(name) / "agent.yaml"
+        path.write_bytes(
+            write_host_file(agent, self._messaging.farm, self._messaging.config(name), self.topology.idle_timeout)
+        )
+        return path
 
     def _write_agents_config(self) -> Path:
         """What the agents are told when they start the next time."""
@@ -188,24 +241,23 @@ class Farm:
         return new.replace(path)
 
     def _agents_config(self) -> FarmConfig:
-        agents = []
-        for device_id, host in enumerate(self.topology.hosts.values(), 1):
-            directory = self._directory.of_host(host.name)
-            agents.append(
-                AgentConfig(
-                    host=host.host,
-                    p4runtime=f"unix:{directory / 'p4rt.sock'}",
-                    device_id=device_id,
-                    api=str(directory / "agent.sock"),
-                    state=str(directory / "agent.json"),
-                    netns=f"/proc/{self._nodes.pid(host.name)}/ns/net",
-                )
-            )
+        hosts = enumerate(self.topology.hosts.values(), 1)
         return FarmConfig(
             farm=self.topology.name,
-            agents=tuple(agents),
+            agents=tuple(self._agent_config(device_id, host) for device_id, host in hosts),
             tenants=tuple(self._tenants.values()),
             idle_timeout=self.topology.idle_timeout,
+        )
+
+    def _agent_config(self, device_id: int, host: TopologyHost) -> AgentConfig:
+        directory = self._directory.of_host(host.name)
+        return AgentConfig(
+            host=host.host,
+            p4runtime=f"unix:{directory / 'p4rt.sock'}",
+            device_id=device_id,
+            api=str(directory / "agent.sock"),
+            state=str(directory / "agent.json"),
+            netns=f"/proc/{self._nodes.pid(host.name)}/ns/net",
         )
 
     def _took(self, began: float, what: str) -> float:
@@ -215,21 +267,22 @@ class Farm:
 
     # Orchestration
 
-    def _agents_have_started(self, process: ProcessId) -> None:
+    def _agents_have_started(self, process: ProcessId, hosts: Iterable[str]) -> None:
         self._directory.remember(process)
-        self._briefed.clear()
-        self._agents_started.set()
+        for host in hosts:
+            self._briefed.discard(host)
+            self._started[host].set()
 
-    async def _orchestrate(self) -> None:
-        """Tell the agents their endpoints, each time that they have started."""
+    async def _orchestrate(self, host: str, client: AgentClient) -> None:
+        """Tell one agent its endpoints, each time that it has started."""
         while True:
-            await self._agents_started.wait()
-            self._agents_started.clear()
-            await asyncio.gather(*(self._brief_patiently(*each) for each in self._clients.items()))
+            await self._started[host].wait()
+            self._started[host].clear()
+            await self._brief_patiently(host, client)
 
     async def _brief_patiently(self, host: str, client: AgentClient) -> None:
         """Brief one agent as soon as it is up; give up if it is started again meanwhile, or refuses."""
-        while not self._agents_started.is_set():
+        while not self._started[host].is_set():
             try:
                 # What an agent hears while it takes over its switch may not get there.
                 if (await client.status())["state"] == _PRIMARY:
@@ -262,6 +315,8 @@ class Farm:
             self._nodes.create(endpoint_node(endpoint, self.topology))
             try:
                 self._remember(self._nodes.pid(name))
+                if self._messaging is not None:
+                    self._messaging.permit(endpoint.host, endpoint.tenant)
                 await self._nodes.lend(endpoint.host, spare_interface(port), name, show_mac(endpoint.mac))
                 await self._nodes.configure([name])
                 await self._clients[endpoint.host].add(endpoint, port)
@@ -381,10 +436,13 @@ class Farm:
         async with self._changing:
             endpoints = [placed.endpoint for placed in self._placed.values()]
             tenant = changed(self._tenants, endpoints, change)
-            # The agents share one directory, so one of them publishes for all.
-            await next(iter(self._clients.values())).publish_tenant(tenant)
             self._tenants[tenant.name] = tenant
-            self._write_agents_config()
+            if self._messaging is not None:
+                await self._messaging.publish_tenant(tenant)
+            else:
+                # The agents share one directory, so one of them publishes for all.
+                await next(iter(self._clients.values())).publish_tenant(tenant)
+                self._write_agents_config()
             return self.policies()
 
     # Views
@@ -396,9 +454,8 @@ class Farm:
     async def status(self) -> dict[str, Any]:
         """`nvi status --json`."""
         agents = await asyncio.gather(*(_ask(client.status) for client in self._clients.values()))
-        agent_pid = self._agents.pid if self._agents is not None else None
         hosts = {
-            host: views.host_status(self._switches[host].pid, agent, agent_pid)
+            host: views.host_status(self._switches[host].pid, agent, self._agents[host].pid)
             for host, agent in zip(self._clients, agents, strict=True)
         }
         return views.status_view(self.topology.name, self.target, hosts)

@@ -152,6 +152,12 @@ class Service:
             process.kill()
             await process.wait()
 
+    def reload(self) -> None:
+        """Have it read its configuration again, which programs do on SIGHUP. One that is not running will anyway."""
+        if self.pid is not None:
+            assert self._process is not None
+            self._process.send_signal(signal.SIGHUP)
+
     def last_words(self, lines: int = 8) -> str:
         """The end of its log."""
         try:

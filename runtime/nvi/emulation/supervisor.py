@@ -30,13 +30,15 @@ def supervise(
     directory: RunDirectory,
     say: Callable[[str], None],
     ready: Callable[[Farm], None],
+    servers: int = 0,
 ) -> int:
     """Run a farm until SIGINT or SIGTERM. Returns the exit status: 0 if it was up, 1 if it could not be brought up.
 
     `say` is told what goes on, and what fails; `ready` is called once the farm is up.
+    `servers`: see Farm.
     """
     try:
-        return asyncio.run(_supervise(topology, file, target, directory, say, ready))
+        return asyncio.run(_supervise(topology, file, target, directory, say, ready, servers))
     finally:
         directory.remove()
 
@@ -48,12 +50,13 @@ async def _supervise(
     directory: RunDirectory,
     say: Callable[[str], None],
     ready: Callable[[Farm], None],
+    servers: int = 0,
 ) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop.set)
-    farm = Farm(topology, file, target, directory, say)
+    farm = Farm(topology, file, target, directory, say, servers)
     control = Control(farm, directory.path / "farm.sock")
     coming_up = asyncio.create_task(_bring_up(farm, control))
     stopped = asyncio.create_task(stop.wait())

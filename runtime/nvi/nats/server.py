@@ -22,6 +22,8 @@ from .layout import Layout, Permissions, host_permissions, token
 
 PROGRAM = "nats-server"
 
+_ROUTE_USER = "server"
+
 ANSWER_SECONDS = 5
 """For how long a request may be answered, by whoever it went to."""
 
@@ -33,6 +35,8 @@ class Cluster(Struct, frozen=True):
     """`ADDRESS:PORT` for the other servers."""
     routes: tuple[str, ...]
     """`ADDRESS:PORT` of all of them."""
+    password: str
+    """By which they know each other."""
 
 
 class Server(Struct, frozen=True):
@@ -90,7 +94,10 @@ def new_key(path: Path) -> str:
 
 
 def configuration(server: Server, layout: Layout, operator: str, hosts: Mapping[str, Member]) -> bytes:
-    """The configuration file of a server. `operator`: public key of whoever runs the farm. Holds no secret."""
+    """The configuration file of a server. `operator`: public key of whoever runs the farm.
+
+    It holds no secret but the password of a cluster.
+    """
     users: list[dict[str, Any]] = [{"nkey": operator}]
     for name, member in sorted(hosts.items()):
         permissions = host_permissions(layout, token(name), member.site, member.tenants)
@@ -113,7 +120,8 @@ def configuration(server: Server, layout: Layout, operator: str, hosts: Mapping[
         config["cluster"] = {
             "name": layout.farm,
             "listen": server.cluster.listen,
-            "routes": [f"nats://{route}" for route in server.cluster.routes],
+            "authorization": {"user": _ROUTE_USER, "password": server.cluster.password, "timeout": 2},
+            "routes": [f"nats://{_ROUTE_USER}:{server.cluster.password}@{route}" for route in server.cluster.routes],
         }
     return msgspec.json.format(msgspec.json.encode(config), indent=1) + b"\n"
 
