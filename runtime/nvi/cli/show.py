@@ -86,6 +86,8 @@ def connections(view: dict[str, Any]) -> None:
 def status(view: dict[str, Any]) -> None:
     """`nvi status`."""
     print(f"farm {view['farm']}, target {view['target']}")
+    if nats := view.get("nats"):
+        print("NATS servers: " + ", ".join(map(_state, nats)))
     _table(
         ("host", "switch", "agent", "entries", "dropped packets"),
         (

@@ -458,7 +458,8 @@ class Farm:
             host: views.host_status(self._switches[host].pid, agent, self._agents[host].pid)
             for host, agent in zip(self._clients, agents, strict=True)
         }
-        return views.status_view(self.topology.name, self.target, hosts)
+        nats = [] if self._messaging is None else [server.pid for server in self._messaging.servers]
+        return views.status_view(self.topology.name, self.target, hosts, nats)
 
     async def connections(self, host: str | None = None) -> dict[str, Any]:
         """`nvi connections --json`. Raises Misuse if there is no such host."""

@@ -114,14 +114,23 @@ def _route(segments: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return route
 
 
-def status_view(farm: str, target: str, hosts: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """`nvi status --json`. Values of `hosts` come from `host_status`."""
-    return {"schema": SCHEMA, "farm": farm, "target": target, "hosts": hosts}
+def status_view(
+    farm: str, target: str, hosts: dict[str, dict[str, Any]], nats: Iterable[int | None] = ()
+) -> dict[str, Any]:
+    """`nvi status --json`. Values of `hosts` come from `host_status`; `nats`: processes of the NATS servers."""
+    view = {"schema": SCHEMA, "farm": farm, "target": target, "hosts": hosts}
+    if servers := [_process_state(pid) for pid in nats]:
+        view["nats"] = servers
+    return view
+
+
+def _process_state(pid: int | None) -> dict[str, Any]:
+    return {"state": "running" if pid else "restarting", "pid": pid}
 
 
 def host_status(switch_pid: int | None, agent: dict[str, Any] | str, agent_pid: int | None) -> dict[str, Any]:
     """One host. `agent`: what its agent says of itself, or why it says nothing."""
-    switch = {"state": "running" if switch_pid else "restarting", "pid": switch_pid}
+    switch = _process_state(switch_pid)
     if isinstance(agent, str):
         state = "unreachable" if agent_pid else "restarting"
         return {
@@ -132,7 +141,7 @@ def host_status(switch_pid: int | None, agent: dict[str, Any] | str, agent_pid: 
         }
     return {
         "switch": switch,
-        "agent": {key: agent[key] for key in ("state", "pid", "message") if key in agent},
+        "agent": {key: agent[key] for key in ("state", "pid", "message", "directory") if key in agent},
         "entries": agent.get("entries", {}),
         "drops": agent.get("drops", {}),
     }

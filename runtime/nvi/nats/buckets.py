@@ -53,6 +53,7 @@ def _stream(bucket: Bucket, largest: int, replicas: int, lease: float | None = N
         storage=StorageType.FILE,
         num_replicas=replicas,
         deny_delete=True,
+        allow_direct=True,
         allow_rollup_hdrs=False,
         republish=RePublish(src=bucket.subject(">"), dest=bucket.watch_subject(">")),
     )

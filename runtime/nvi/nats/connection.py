@@ -26,6 +26,8 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Subscribed
 from nats.js import JetStreamContext
 
+from .layout import read_subject
+
 _log = structlog.get_logger()
 
 RETRY_FIRST, RETRY_LAST = 0.1, 2.0
@@ -221,20 +223,23 @@ class Connection:
         async with self._asking(subject, patience) as client:
             return (await client.request(subject, data, timeout=patience)).data
 
-    async def read(self, stream: str, subject: str, after: int | None = None) -> Stored | None:
+    async def read(self, stream: str, subject: str, after: int | None = None, *, leader: bool = True) -> Stored | None:
         """What a stream holds: of a subject, or the first of many (wildcards) with a sequence greater than `after`.
 
-        None if there is nothing. Raises Away, NoBucket.
+        None if there is nothing. `leader`: ask the server that leads the stream, not any that holds it. Raises Away,
+        NoBucket.
         """
-        async with self._asking(f"$JS.API.STREAM.MSG.GET.{stream}") as client:
+        async with self._asking(read_subject(stream, leader=leader)) as client:
             manager = client.jsm(timeout=PATIENCE)
+            sequence = 1 if after is None else after + 1
             try:
-                if after is None:
+                if leader and after is None:
                     message = await manager.get_msg(stream, subject=subject)
                 else:
-                    message = await manager.get_msg(stream, seq=after + 1, subject=subject, next=True)
+                    # Of a literal subject there is one value, so the first one is the last.
+                    message = await manager.get_msg(stream, seq=sequence, subject=subject, next=True, direct=not leader)
             except nats.js.errors.NotFoundError as error:
-                if error.err_code == _NO_MESSAGE:
+                if not leader or error.err_code == _NO_MESSAGE:
                     return None
                 raise
             assert message.subject is not None and message.seq is not None

@@ -110,6 +110,11 @@ class Layout(Struct, frozen=True):
         return f"nvi.{self.farm}.inbox.{token(name)}"
 
 
+def read_subject(stream: str, *, leader: bool) -> str:
+    """Where a stream is read: from the server that leads it, or from any that holds it."""
+    return f"$JS.API.{'STREAM.MSG' if leader else 'DIRECT'}.GET.{stream}"
+
+
 def at_key(site: str, address: Address, host: str) -> str:
     """Of a claim of an underlay address; `*` as the host for all of them."""
     return f"at.{token(site)}.{address_token(address)}.{_owner(host)}"
@@ -169,5 +174,5 @@ def host_permissions(layout: Layout, host: str, site: str, tenants: Iterable[str
         buckets.append(tenant)
         publish.append(tenant.subject(f"endpoint.*.{host}"))
         subscribe.append(tenant.watch_subject(">"))
-    publish += [f"$JS.API.STREAM.MSG.GET.{bucket.stream}" for bucket in buckets]
+    publish += [read_subject(bucket.stream, leader=leader) for bucket in buckets for leader in (True, False)]
     return Permissions(tuple(publish), tuple(subscribe))

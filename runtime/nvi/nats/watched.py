@@ -29,6 +29,10 @@ IDLE = 60.0
 REFRESH = 60.0
 """Seconds after which what is kept is read again, in case that a message was lost between servers."""
 
+LEADER_SECONDS = 0.5
+"""For which the server that leads a bucket is waited for. Where several hold it, to choose another takes them many
+seconds; each of them can be read meanwhile, though it may lag behind."""
+
 AT_A_TIME = 16
 """Keys that are read again at a time after NATS was away."""
 
@@ -116,8 +120,11 @@ class Watched:
         `again`: ask NATS, whatever is known.
         """
         kept = self._keep(bucket, key)
-        if again or not kept.current:
+        if again or not kept.known:
             await self._read(kept, must=again)
+        elif not kept.current:
+            # What was known last is most likely right, and whoever acts on it is told by those whom it concerns if not.
+            self._read_soon(kept)
         return kept.values
 
     def watch(self, bucket: Bucket, key: str, changed: Callable[[], None]) -> Callable[[], None]:
@@ -125,7 +132,7 @@ class Watched:
         kept = self._keep(bucket, key)
         kept.watchers.append(changed)
         if not kept.current:
-            self.spawn(self._try_to_read(kept))
+            self._read_soon(kept)
 
         def unwatch() -> None:
             if changed in kept.watchers:
@@ -155,10 +162,15 @@ class Watched:
             kept.subscription.end_soon()
             kept.subscription = None
 
+    def _read_soon(self, kept: Kept) -> None:
+        if self._connection.connected and not kept.lock.locked():
+            self.spawn(self._try_to_read(kept))
+
     async def _read(self, kept: Kept, *, must: bool) -> None:
-        """Make what is held current. Raises Away if it cannot, and nothing was known or it `must`."""
-        if kept.known and not must and not self._connection.connected:
-            return
+        """Make what is held current. Raises Away if it cannot, and nothing was known or it `must`.
+
+        `must`: whoever asks wants what is there at this moment, and not from a server that may lag behind.
+        """
         async with kept.lock:
             if kept.current and not must:
                 return
@@ -168,7 +180,7 @@ class Watched:
                     subject = kept.bucket.watch_subject(kept.key)
                     kept.subscription = await self._connection.subscribe(subject, partial(self._hear, kept))
                 kept.touched.clear()
-                found = await self._fetch(kept)
+                found, certain = await self._fetch(kept, must)
             except Away:
                 if must or not kept.known:
                     raise
@@ -179,18 +191,32 @@ class Watched:
             for each in found:
                 kept.put(each)
             news = kept.known and _shown(kept) != before
-            kept.known = kept.current = True
+            kept.known, kept.current = True, certain
             kept.read = kept.heard = _now()
         if news:
             self._tell(kept)
 
-    async def _fetch(self, kept: Kept) -> list[Stored]:
-        subject = kept.bucket.subject(kept.key)
+    async def _fetch(self, kept: Kept, must: bool) -> tuple[list[Stored], bool]:
+        """(what is there, whether the bucket's leader says so). A bucket without a leader is asked all the same."""
+        if must:
+            return await self._fetch_from(kept, leader=True), True
+        try:
+            async with asyncio.timeout(LEADER_SECONDS):
+                return await self._fetch_from(kept, leader=True), True
+        except TimeoutError:
+            found = await self._fetch_from(kept, leader=False)
+        if not any(each.value is not None for each in found):
+            # One that lags behind may not know of it yet: that is no answer.
+            raise Away(f"the bucket {kept.bucket.name} has no leader at the moment ({self._connection.state})")
+        return found, False
+
+    async def _fetch_from(self, kept: Kept, *, leader: bool) -> list[Stored]:
+        stream, subject = kept.bucket.stream, kept.bucket.subject(kept.key)
         if not kept.wild:
-            one = await self._connection.read(kept.bucket.stream, subject)
+            one = await self._connection.read(stream, subject, leader=leader)
             return [] if one is None else [one]
         found: list[Stored] = []
-        while one := await self._connection.read(kept.bucket.stream, subject, found[-1].sequence if found else 0):
+        while one := await self._connection.read(stream, subject, found[-1].sequence if found else 0, leader=leader):
             found.append(one)
         return found
 

@@ -1,0 +1,112 @@
+"""Traffic between two endpoints that notices everything: what `bench.chaos` runs inside them. Standard library only.
+
+talk.py serve PORT              answers whatever comes, by TCP and UDP
+talk.py talk ADDRESS PORT       until SIGTERM: one UDP flow, one TCP connection, and a new TCP connection every 0.1 s;
+                                then prints as JSON what became of each message (times are of the monotonic clock)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+
+INTERVAL = 0.02
+"""Seconds between two messages of a flow."""
+
+DIAL_INTERVAL, DIAL_PATIENCE = 0.1, 0.4
+"""Seconds between two new connections, and for each to be there."""
+
+
+class _Echo(asyncio.DatagramProtocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, sender: object) -> None:
+        self.transport.sendto(data, sender)  # type: ignore[attr-defined]
+
+
+class _Flow(asyncio.DatagramProtocol):
+    def __init__(self, sent: list[list[float | bool]]) -> None:
+        self.sent = sent
+
+    def datagram_received(self, data: bytes, sender: object) -> None:  # noqa: ARG002
+        self.sent[int(data)][1] = True
+
+    def error_received(self, error: Exception) -> None:
+        """An ICMP error: the datagram counts as lost anyway."""
+
+
+async def _serve(port: int) -> None:
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(4096):
+                writer.write(data)
+                await writer.drain()
+        except OSError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(echo, "0.0.0.0", port)
+    await asyncio.get_running_loop().create_datagram_endpoint(_Echo, ("0.0.0.0", port))
+    print("ready", flush=True)
+    await server.serve_forever()
+
+
+async def _datagrams(address: str, port: int, sent: list[list[float | bool]]) -> None:
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(lambda: _Flow(sent), remote_addr=(address, port))
+    while True:
+        sent.append([time.monotonic(), False])
+        transport.sendto(str(len(sent) - 1).encode())
+        await asyncio.sleep(INTERVAL)
+
+
+async def _stream(address: str, port: int, answered: list[float]) -> None:
+    reader, writer = await asyncio.open_connection(address, port)
+    while True:
+        message = f"{len(answered):015d}\n".encode()
+        writer.write(message)
+        if await reader.readexactly(len(message)) != message:
+            raise OSError("another answer than what was sent")
+        answered.append(time.monotonic())
+        await asyncio.sleep(INTERVAL)
+
+
+async def _dial(address: str, port: int, dialled: list[list[float | bool]]) -> None:
+    while True:
+        began, connected = time.monotonic(), False
+        try:
+            async with asyncio.timeout(DIAL_PATIENCE):
+                _, writer = await asyncio.open_connection(address, port)
+            connected = True
+            writer.close()
+        except (OSError, TimeoutError):
+            pass
+        dialled.append([began, connected])
+        await asyncio.sleep(DIAL_INTERVAL)
+
+
+async def _talk(address: str, port: int) -> None:
+    sent: list[list[float | bool]] = []
+    answered: list[float] = []
+    dialled: list[list[float | bool]] = []
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    stream = asyncio.create_task(_stream(address, port, answered))
+    others = [asyncio.create_task(_datagrams(address, port, sent)), asyncio.create_task(_dial(address, port, dialled))]
+    await stop.wait()
+    broken = repr(stream.exception()) if stream.done() else None
+    others[0].cancel()
+    await asyncio.sleep(0.5)  # the last answers are on their way
+    print(json.dumps({"datagrams": sent, "stream": answered, "broken": broken, "dialled": dialled}), flush=True)
+    for task in (stream, *others):
+        task.cancel()
+    await asyncio.gather(stream, *others, return_exceptions=True)
+
+
+if __name__ == "__main__":
+    asyncio.run(_serve(int(sys.argv[2])) if sys.argv[1] == "serve" else _talk(sys.argv[2], int(sys.argv[3])))
