@@ -11,7 +11,7 @@ TARGET ?=
 HOST ?= bj1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ptf shell p4 bench clean
+.PHONY: help setup run test lint ptf shell p4 bench chaos clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +44,9 @@ p4:  ## compile p4src/ (needs p4c); commit what it writes
 
 bench: setup  ## measure, each time against a peer in the same run
 	$(SUDO) $(PYTHON) -m bench
+
+chaos: setup  ## kill agents, switches and NATS servers under traffic, and count what that costs (DURATION=120)
+	$(SUDO) $(PYTHON) -m bench.chaos --duration $(or $(DURATION),120) $(if $(TARGET),--target $(TARGET)) $(CHAOS)
 
 clean:  ## remove what setup and the tools have made
 	rm -rf .venv .venv-shell build runtime/*.egg-info

@@ -1,8 +1,8 @@
 """Traffic between two endpoints that notices everything: what `bench.chaos` runs inside them. Standard library only.
 
 talk.py serve PORT              answers whatever comes, by TCP and UDP
-talk.py talk ADDRESS PORT       until SIGTERM: one UDP flow, one TCP connection, and a new TCP connection every 0.1 s;
-                                then prints as JSON what became of each message (times are of the monotonic clock)
+talk.py talk ADDRESS PORT       until SIGTERM: one UDP flow, one TCP connection, and a new one every 0.1 s; says so when
+                                they are there, and at the end as JSON what became of each message (monotonic times)
 """
 
 from __future__ import annotations
@@ -98,6 +98,11 @@ async def _talk(address: str, port: int) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     stream = asyncio.create_task(_stream(address, port, answered))
     others = [asyncio.create_task(_datagrams(address, port, sent)), asyncio.create_task(_dial(address, port, dialled))]
+    while len(answered) < 10 or not any(arrived for _, arrived in sent[-10:]):
+        await asyncio.sleep(INTERVAL)
+        if stream.done():
+            raise SystemExit(f"there is no connection to {address}: {stream.exception()!r}")
+    print("talking", flush=True)
     await stop.wait()
     broken = repr(stream.exception()) if stream.done() else None
     others[0].cancel()
