@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import signal
 
 import pytest
 
@@ -100,11 +99,11 @@ async def test_a_server_that_hangs(nats: Nats) -> None:
         await one.publish_host(host("h1"))
         await one.publish_endpoint(endpoint("web1", "h1", "10.0.0.1"))
         assert await other.endpoint("acme", WEB1) is not None
-        nats.signal(signal.SIGSTOP)
+        nats.hang()
         assert await other.endpoint("acme", WEB1) is not None
         with pytest.raises(DirectoryError, match="no answer at"):
             await other.endpoint("acme", WEB2)
-        nats.signal(signal.SIGCONT)
+        nats.go_on()
         await until(lambda: found(other, WEB2, None), "it answers again")
 
 

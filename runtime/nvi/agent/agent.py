@@ -130,12 +130,14 @@ class Agent:
         """Publish what this host has, and answer other agents. The switch is taken over when it says so."""
         local = self._local
         await self._outlets.start()
-        await local.directory.publish_host(local.host)
-        for endpoint, port in list(self._state.endpoints.values()):
+        for endpoint, _ in list(self._state.endpoints.values()):
+            # Before this host is there again: then its older claims would count.
             if await self._has_moved(endpoint):
                 local.log.info("endpoint has moved while its agent was away", endpoint=endpoint.name)
+                await local.directory.withdraw_endpoint(endpoint)
                 self._state.remove(endpoint.name)
-                continue
+        await local.directory.publish_host(local.host)
+        for endpoint, port in list(self._state.endpoints.values()):
             try:
                 await local.directory.publish_endpoint(endpoint)
             except Conflict as conflict:
@@ -205,8 +207,9 @@ class Agent:
             self._unwatch.pop(endpoint.tenant)()
             local.tenants.pop(endpoint.tenant, None)
         self._explainer.forget(port)
-        moved = await self._has_moved(endpoint)
         await local.directory.withdraw_endpoint(endpoint)
+        # Not before: a directory may hold it to be here as long as this host does.
+        moved = await self._has_moved(endpoint)
         connections = list(local.connections.of_port(port))
         try:
             if moved:

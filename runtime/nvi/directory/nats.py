@@ -246,7 +246,10 @@ class NatsDirectory:
         for address in endpoint.addresses:
             if (unguard := self._guards.pop((endpoint.tenant, address), None)) is not None:
                 unguard()
-            await self._write(self._layout.tenant(endpoint.tenant), endpoint_key(address, endpoint.host), None)
+            bucket = self._layout.tenant(endpoint.tenant)
+            await self._write(bucket, endpoint_key(address, endpoint.host), None)
+            # So that whoever asks next knows who has it now: if it has moved, its new host.
+            await self._get(bucket, endpoint_key(address, "*"), again=True)
 
     async def publish_service(self, service: Service) -> None:
         """See Directory. Only the gateway itself may, and whoever runs the farm."""

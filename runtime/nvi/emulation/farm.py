@@ -315,8 +315,7 @@ class Farm:
             self._nodes.create(endpoint_node(endpoint, self.topology))
             try:
                 self._remember(self._nodes.pid(name))
-                if self._messaging is not None:
-                    self._messaging.permit(endpoint.host, endpoint.tenant)
+                self._permit(endpoint)
                 await self._nodes.lend(endpoint.host, spare_interface(port), name, show_mac(endpoint.mac))
                 await self._nodes.configure([name])
                 await self._clients[endpoint.host].add(endpoint, port)
@@ -384,6 +383,7 @@ class Farm:
         try:
             # The new agent says where the endpoint is now, so that its connections go on there, and the old one
             # afterwards finds that it is not its any more.
+            self._permit(moved.endpoint)
             await self._clients[host].add(moved.endpoint, port)
         except BaseException:
             await self._replug(moved, placed)
@@ -396,8 +396,13 @@ class Farm:
         except AgentError as error:
             self._say(f"{name} has left {before}, whose agent will hear of it later: {error}")
             self._briefed.discard(before)
-            self._agents_started.set()
+            self._started[before].set()
         return self._endpoint_view(name)
+
+    def _permit(self, endpoint: Endpoint) -> None:
+        """Its host may have endpoints of its tenant from now on."""
+        if self._messaging is not None:
+            self._messaging.permit(endpoint.host, endpoint.tenant)
 
     async def _replug(self, one: Placed, other: Placed) -> None:
         """Plug an endpoint's cable into another switch. Its addresses go and come back; its sockets do not notice."""
