@@ -14,7 +14,7 @@ control UdpAndEcho(inout headers_t hdr, inout metadata_t meta) {
 
     @hidden
     action update(inout bit<16> checksum) {
-        bit<17> sum = (bit<17>)~checksum + (bit<17>)meta.l4_delta;
+        bit<17> sum = (bit<17>)~checksum + (bit<17>)hdr.l4_sum.delta;
         checksum = ~(sum[15:0] + (bit<16>)sum[16:16]);
     }
 
@@ -26,8 +26,8 @@ control UdpAndEcho(inout headers_t hdr, inout metadata_t meta) {
                     hdr.udp.checksum = 0xffff;
                 }
             }
-        } else {
-            if (hdr.echo.type_code == ECHO_REQUEST) {
+        } else if (hdr.echo.isValid()) {
+            if (hdr.echo.type_code == ECHO_REQUEST || hdr.echo.type_code == ECHO_REQUEST_V6) {
                 hdr.echo.identifier = meta.l4_source;
             } else {
                 hdr.echo.identifier = meta.l4_destination;
@@ -39,9 +39,7 @@ control UdpAndEcho(inout headers_t hdr, inout metadata_t meta) {
 
 control NviComputeChecksum(inout headers_t hdr, inout metadata_t meta) {
     apply {
-        update_checksum(meta.rewritten, {meta.old_checksum, meta.old_ttl, 8w0xff, meta.ipv4_delta},
-                        hdr.ipv4.checksum, HashAlgorithm.csum16);
-        update_checksum(meta.rewritten && hdr.tcp.isValid(), {meta.old_tcp_checksum, meta.l4_delta},
-                        hdr.tcp.checksum, HashAlgorithm.csum16);
+        update_checksum(meta.rewritten && hdr.ipv4_sum.isValid(), hdr.ipv4_sum, hdr.ipv4.checksum, HashAlgorithm.csum16);
+        update_checksum(meta.rewritten && hdr.tcp.isValid(), hdr.l4_sum, hdr.tcp.checksum, HashAlgorithm.csum16);
     }
 }

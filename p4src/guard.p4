@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Who an endpoint may say that it is.
-control Guard(in headers_t hdr, inout metadata_t meta) {
+control Guard(inout headers_t hdr, inout metadata_t meta) {
 
     @brief("The sender is who it says.")
     @id(0x01000004)
     action admit(@brief("The network in which the endpoint is.") NetworkId network) {
-        meta.network = network;
+        hdr.edge.network = network;
     }
 
     @brief("It is not.")
@@ -16,13 +16,13 @@ control Guard(in headers_t hdr, inout metadata_t meta) {
     }
 
     @brief("The (port, MAC, address) of every endpoint of this host.")
-    @description("Consulted for packets that `connections` does not hold; those that it holds were admitted when it learnt them.")
+    @description("Consulted for packets that no connection table holds; those that one holds were admitted when it learnt them.")
     @id(0x02000002)
     table guard {
         key = {
             meta.scope: exact @name("port");
             hdr.ethernet.source: exact @name("mac");
-            meta.sender_address: exact @name("address");
+            hdr.edge.address: exact @name("address") @brief("IPv4 as ::ffff:a.b.c.d.");
         }
         actions = {
             admit;

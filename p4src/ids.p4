@@ -6,12 +6,15 @@ typedef bit<9> PortId;
 typedef bit<16> NetworkId;
 typedef bit<48> MacAddress;
 typedef bit<32> Ipv4Address;
+typedef bit<128> Ipv6Address;
+// Of either family: an IPv4 address is ::ffff:a.b.c.d (RFC 4291 section 2.5.5.2), which no packet may carry.
+typedef bit<128> Address;
 
 // Ports. BMv2's drop port is 511.
 const PortId PORT_UNDERLAY = 1;         // `underlay0`, the wire to the other hosts
 const PortId PORT_HOST_STACK = 2;       // `nvi0`, which carries the host's underlay addresses
-@noWarn("unused") const PortId PORT_EXTERNAL = 3;         // `external0`, the wire of a gateway's external side
-@noWarn("unused") const PortId PORT_EXTERNAL_STACK = 4;   // `nvi1`, which carries the host's external addresses
+const PortId PORT_EXTERNAL = 3;         // `external0`, the wire of a gateway's external side
+const PortId PORT_EXTERNAL_STACK = 4;   // `nvi1`, which carries the host's external addresses
 const PortId PORT_FIRST_ENDPOINT = 16;  // 5 to 15 are spare
 const PortId PORT_CPU = 510;
 
@@ -53,7 +56,7 @@ enum bit<5> DropReason {
     UNSUPPORTED = 3,    // an EtherType or IP protocol that NVI does not carry
     GROUP = 4,          // broadcast or multicast
     OPTIONS = 5,        // an IPv4 header with options
-    FRAGMENT = 6,       // an IPv4 fragment
+    FRAGMENT = 6,       // a fragment that cannot be carried: of an ICMP message that is not an echo
     PUNT_LIMIT = 7,     // the port punts more than its meter allows
     NEIGHBOUR_SELF = 8, // an address probe or announcement by the owner of the address: silence is the answer
     REINJECTED = 9,     // the entry that the agent wrote for this packet was gone when the packet came back
@@ -69,9 +72,17 @@ enum bit<5> DropReason {
     FILTERED = 19       // refused by the agent: no mapping of the external side admits it
 }
 
+// For so long a datagram's later fragments find the ports of its first one, in microseconds. No switch passes so many
+// datagrams in that time that a 16-bit identification comes again.
+const bit<48> FRAGMENT_LIFETIME = 2000000;
+
 // Sizes.
-#define CONNECTIONS_SIZE 65536
+#define CONNECTIONS_SIZE 65536  // of each family
 #define GUARD_SIZE 4096
 #define NEIGHBOURS_SIZE 16384
+#define SERVICES_SIZE 4096
+#define DATAGRAMS_OF_WIRE 4096  // datagrams in fragments that are remembered at once, of each wire,
+#define DATAGRAMS_OF_PORT 16    // and of each port, after those of the wires
+#define DATAGRAMS_SIZE 16384
 #define PORTS_SIZE 512
 #define DROPS_SIZE 16384  // PORTS_SIZE ports times 32 reasons

@@ -8,19 +8,19 @@ control Punt(inout headers_t hdr, inout metadata_t meta, inout standard_metadata
     @brief("Punted packets of each port.")
     @id(0x14000001)
     meter(PORTS_SIZE, MeterType.packets) punts;
-    bit<2> colour = 0;
 
     apply {
         if (hdr.packet_out.isValid()) {
             meta.drop_reason = DropReason.REINJECTED;  // the agent has seen it: never twice
         } else {
-            punts.execute_meter((bit<32>)meta.scope, colour);
-            if (colour == METER_RED) {
+            hdr.index.value = (bit<32>)meta.scope;
+            punts.execute_meter(hdr.index.value, hdr.edge.colour);
+            if (hdr.edge.colour == METER_RED) {
                 meta.drop_reason = DropReason.PUNT_LIMIT;
             } else {
                 hdr.packet_in.setValid();
                 hdr.packet_in.ingress_port = meta.scope;
-                hdr.packet_in.reason = meta.punt_reason;
+                hdr.packet_in.reason = hdr.edge.punt_reason;
                 standard_metadata.egress_spec = PORT_CPU;
             }
         }

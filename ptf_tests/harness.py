@@ -88,6 +88,14 @@ class PipelineTest(BaseTest):
             expected = f"expected at port {port}:\n{describe(packet)}"
             self.fail(f"came out of port {result.port}:\n{describe(result.packet)}\n{expected}")
 
+    def take(self, port: int) -> bytes:
+        """The next packet that comes out of the switch, which must be by this port."""
+        result = dp_poll(self, timeout=PATIENCE)
+        if not isinstance(result, self.dataplane.PollSuccess):
+            self.fail(f"nothing came out; expected something at port {port}")
+        self.assertEqual(result.port, port, describe(result.packet))
+        return bytes(result.packet)
+
     def expect_punt(self, port: int, reason: PuntReason, packet: Packet | bytes) -> None:
         """The next punt is of this packet, unchanged."""
         try:

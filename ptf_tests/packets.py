@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from scapy.layers.inet import ICMP, IP, TCP, UDP
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
@@ -10,6 +13,8 @@ from nvi.model import Flow, Mac, read_address, read_mac
 from nvi.packets import echo_port
 from nvi.switch import (
     NO_MAC,
+    PORT_EXTERNAL,
+    PORT_EXTERNAL_STACK,
     PORT_FIRST_ENDPOINT,
     PORT_HOST_STACK,
     PORT_UNDERLAY,
@@ -21,9 +26,10 @@ from nvi.switch import (
 )
 
 WIRE, STACK = PORT_UNDERLAY, PORT_HOST_STACK
+OUTSIDE, OUTSIDE_STACK = PORT_EXTERNAL, PORT_EXTERNAL_STACK
 ACME, GLOBEX = PORT_FIRST_ENDPOINT, PORT_FIRST_ENDPOINT + 1
 """Ports of two endpoints, which belong to two tenants and have the same address."""
-PORTS = (WIRE, STACK, ACME, GLOBEX)
+PORTS = (WIRE, STACK, OUTSIDE, OUTSIDE_STACK, ACME, GLOBEX)
 ACME_NETWORK, GLOBEX_NETWORK = 7, 0xFFFF
 
 NEAR, FAR, STRANGER = "10.0.1.1", "10.0.1.2", "10.0.1.3"
@@ -34,7 +40,11 @@ OUR_HOST, FAR_HOST = "172.16.1.1", "172.16.2.1"
 HOST_MAC, ROUTER_MAC = "02:aa:00:00:00:01", "02:aa:00:00:00:fe"
 UNDERLAY_TTL = 64
 
+NEAR6, FAR6, STRANGER6 = "fd00:1::1", "fd00:1::2", "fd00:1::3"
+OUR_HOST6, FAR_HOST6 = "fd00:e1::1", "fd00:e2::1"
+
 ACME_GUARD = GuardEntry(ACME, read_mac(ACME_MAC), read_address(NEAR), ACME_NETWORK)
+ACME_GUARD6 = GuardEntry(ACME, read_mac(ACME_MAC), read_address(NEAR6), ACME_NETWORK)
 GLOBEX_GUARD = GuardEntry(GLOBEX, read_mac(GLOBEX_MAC), read_address(NEAR), GLOBEX_NETWORK)
 
 Ends = tuple[int, int]
@@ -49,6 +59,11 @@ def ethernet(source: str = ACME_MAC, destination: str = FAR_MAC, **fields: objec
 def ip(source: str = NEAR, destination: str = FAR, **fields: object) -> Packet:
     """An IPv4 header with a value in every field that must arrive as it was sent."""
     return IP(**{"src": source, "dst": destination, "tos": 0xB9, "id": 0x1234, "flags": "DF", "ttl": 63, **fields})
+
+
+def ip6(source: str = NEAR6, destination: str = FAR6, **fields: object) -> Packet:
+    """An IPv6 header with a value in every field that must arrive as it was sent."""
+    return IPv6(**{"src": source, "dst": destination, "tc": 0xB9, "fl": 0x54321, "hlim": 63, **fields})
 
 
 def tcp(ends: Ends = (40000, 80), data: bytes = b"GET / HTTP/1.0\r\n\r\n") -> Packet:
@@ -69,6 +84,12 @@ def udp(ends: Ends = (40000, 53), data: bytes = b"question", **fields: object) -
 def echo(identifier: int, request: bool | int = True, data: bytes = b"abcdefgh") -> Packet:
     """An ICMP echo request or reply."""
     return ICMP(type=8 if request else 0, id=identifier, seq=0x0102) / Raw(data)
+
+
+def echo6(identifier: int, request: bool | int = True, data: bytes = b"abcdefgh") -> Packet:
+    """An ICMPv6 echo request or reply."""
+    make = ICMPv6EchoRequest if request else ICMPv6EchoReply
+    return make(id=identifier, seq=0x0102, data=data)
 
 
 def arp_request(
@@ -103,18 +124,37 @@ class Segment:
         self.source, self.destination = source, destination
         self.ttl = ttl
 
+    @property
+    def is_ipv6(self) -> bool:
+        """The family of its addresses."""
+        return ":" in self.source
+
+    def header(self, **fields: object) -> Packet:
+        """The IP header of its packets; `fields` by scapy's names, but for `ttl`."""
+        if not self.is_ipv6:
+            return ip(self.source, self.destination, **{"ttl": self.ttl, **fields})
+        fields = {"ttl": self.ttl, **fields}
+        return ip6(self.source, self.destination, hlim=fields.pop("ttl"), **fields)
+
     def frame(self, transport: Packet, **fields: object) -> Packet:
         """The packet that carries `transport` here."""
-        header = ip(self.source, self.destination, **{"ttl": self.ttl, **fields})
-        return ethernet(self.source_mac, self.destination_mac) / header / transport
+        return ethernet(self.source_mac, self.destination_mac) / self.header(**fields) / transport
 
     def flow(self, transport: Packet) -> Flow:
         """The 5-tuple of that packet."""
-        if ICMP in transport:
-            identifier = transport.id
-            ends = (identifier, echo_port(identifier))
-            return self._flow(1, ends if transport.type == 8 else ends[::-1])
-        return self._flow(17 if UDP in transport else 6, (transport.sport, transport.dport))
+        first = transport.firstlayer()
+        match first:
+            case ICMP():
+                return self._flow(1, _echo_ends(first.id, first.type == 8))
+            case ICMPv6EchoRequest() | ICMPv6EchoReply():
+                return self._flow(58, _echo_ends(first.id, first.type == 128))
+            case UDP() | TCP():
+                return self._flow(17 if isinstance(first, UDP) else 6, (first.sport, first.dport))
+        raise ValueError(f"{transport.summary()} has no ports: say portless(protocol)")
+
+    def portless(self, protocol: int) -> Flow:
+        """The flow of a protocol without ports."""
+        return self._flow(protocol, (0, 0))
 
     def _flow(self, protocol: int, ends: Ends) -> Flow:
         return Flow(read_address(self.source), read_address(self.destination), protocol, *ends)
@@ -122,7 +162,12 @@ class Segment:
     @property
     def key_mac(self) -> Mac:
         """The source MAC in the key of packets that come in here."""
-        return NO_MAC if self.port == WIRE else read_mac(self.source_mac)
+        return NO_MAC if self.port in (WIRE, OUTSIDE) else read_mac(self.source_mac)
+
+
+def _echo_ends(identifier: int, request: bool) -> Ends:
+    ends = (identifier, echo_port(identifier))
+    return ends if request else ends[::-1]
 
 
 FROM_ACME = Segment(ACME, ACME_MAC, FAR_MAC, NEAR, FAR, 63)
@@ -132,15 +177,32 @@ FROM_WIRE = Segment(WIRE, ROUTER_MAC, HOST_MAC, FAR_HOST, OUR_HOST, 61)
 TO_ACME = Segment(ACME, FAR_MAC, ACME_MAC, FAR, NEAR, 63)
 TO_GLOBEX = Segment(GLOBEX, FAR_MAC, GLOBEX_MAC, FAR, NEAR, 63)
 
+FROM_ACME6 = Segment(ACME, ACME_MAC, FAR_MAC, NEAR6, FAR6, 63)
+TO_WIRE6 = Segment(WIRE, HOST_MAC, ROUTER_MAC, OUR_HOST6, FAR_HOST6)
+FROM_WIRE6 = Segment(WIRE, ROUTER_MAC, HOST_MAC, FAR_HOST6, OUR_HOST6, 61)
+TO_ACME6 = Segment(ACME, FAR_MAC, ACME_MAC, FAR6, NEAR6, 63)
+FROM_OUTSIDE = Segment(OUTSIDE, ROUTER_MAC, HOST_MAC, "203.0.113.7", "198.51.100.1", 50)
+TO_OUTSIDE = Segment(OUTSIDE, HOST_MAC, ROUTER_MAC, "198.51.100.1", "203.0.113.7")
+
 
 def key(come: Segment, transport: Packet) -> ConnectionKey:
     """The key of the packets that carry `transport` on the segment `come`."""
     return ConnectionKey(come.port, come.key_mac, come.flow(transport))
 
 
+def entry(come: Segment, old: Flow, go: Segment, new: Flow, idle_timeout: float = 0.0, **more: Any) -> ConnectionEntry:
+    """The entry that makes packets of the flow `old` on one segment ones of `new` on the next.
+
+    `more`: fields of Rewrite.
+    """
+    macs = read_mac(go.source_mac), read_mac(go.destination_mac)
+    return ConnectionEntry(
+        ConnectionKey(come.port, come.key_mac, old), Rewrite(*macs, new, go.ttl, go.port, **more), idle_timeout
+    )
+
+
 def join(
-    come: Segment, transport: Packet, go: Segment, translated: Packet, idle_timeout: float = 0.0
+    come: Segment, transport: Packet, go: Segment, translated: Packet, idle_timeout: float = 0.0, **more: Any
 ) -> ConnectionEntry:
     """The entry that makes of a packet with `transport` on one segment one with `translated` on the next."""
-    rewrite = Rewrite(read_mac(go.source_mac), read_mac(go.destination_mac), go.flow(translated), go.ttl, go.port)
-    return ConnectionEntry(key(come, transport), rewrite, idle_timeout)
+    return entry(come, come.flow(transport), go, go.flow(translated), idle_timeout, **more)

@@ -160,7 +160,7 @@ class HeaderFields(RewritingTest):
 
     def runTest(self) -> None:
         self.insert(join(FROM_ACME, udp(), TO_WIRE, udp(OUT)))
-        for fields in ({"id": 0}, {"id": 0xFFFF}, {"tos": 0}, {"tos": 0xFF}, {"flags": 0}, {"flags": "evil+DF"}):
+        for fields in ({"id": 0}, {"id": 0xFFFF}, {"tos": 0}, {"tos": 0xFF}, {"flags": "evil+DF"}):
             with self.subTest(**fields):
                 self.check_forwarded(ACME, FROM_ACME.frame(udp(), **fields), WIRE, TO_WIRE.frame(udp(OUT), **fields))
 

@@ -217,24 +217,6 @@ class SwitchError(Exception):
     """The switch is not there, or does not do what it should. The text names its address and the remedy."""
 
 
-def require_supported(entry: Entry) -> None:
-    """Raises SwitchError if the compiled pipeline cannot hold the entry yet."""
-    lack = None
-    match entry:
-        case ServiceEntry():
-            lack = "has no table for published services"
-        case GuardEntry(address=address) | NeighbourEntry(address=address) if len(address) == 16:
-            lack = "has no table for IPv6"
-        case ConnectionEntry(key, action):
-            flows = [key.flow, action.flow] if isinstance(action, Rewrite) else [key.flow]
-            if any(len(flow.source) == 16 for flow in flows):
-                lack = "has no table for IPv6"
-            elif isinstance(action, Rewrite) and (action.router or action.routed or action.max_length):
-                lack = "knows no router, routed or max_length"
-    if lack is not None:
-        raise SwitchError(f"cannot write {entry}: the compiled pipeline {lack} yet; use a later one")
-
-
 class NotPrimary(SwitchError):
     """Somebody else writes to the switch now."""
 

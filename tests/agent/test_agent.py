@@ -19,20 +19,28 @@ async def farm():
     await farm.stop()
 
 
+def header(sender, receiver, **fields):
+    return IP(**{"src": ip(sender), "dst": ip(receiver), "flags": "DF", **fields})
+
+
 def tcp(sender, receiver, flags="S", sport=1000, dport=80, payload=b"", **fields):
-    packet = IP(src=ip(sender), dst=ip(receiver), **fields) / TCP(sport=sport, dport=dport, flags=flags) / payload
+    packet = header(sender, receiver, **fields) / TCP(sport=sport, dport=dport, flags=flags) / payload
     return frame(sender, receiver, packet)
 
 
 def udp(sender, receiver, sport=1000, dport=53, payload=b"", **fields):
     return frame(
-        sender, receiver, IP(src=ip(sender), dst=ip(receiver), **fields) / UDP(sport=sport, dport=dport) / payload
+        sender,
+        receiver,
+        header(sender, receiver, **fields) / UDP(sport=sport, dport=dport) / payload,
     )
 
 
 def ping(sender, receiver, kind=8, identifier=7, **fields):
     return frame(
-        sender, receiver, IP(src=ip(sender), dst=ip(receiver), **fields) / ICMP(type=kind, id=identifier) / b"payload"
+        sender,
+        receiver,
+        header(sender, receiver, **fields) / ICMP(type=kind, id=identifier) / b"payload",
     )
 
 

@@ -130,5 +130,9 @@ def test_a_way_is_compiled_when_a_packet_takes_it() -> None:
     one, two = Engine(program), Engine(program)
     assert one.compiled._ways == {}
     packet = struct.pack(">BIHBIB", 0, 1, 2, 0, 0, 0)
-    assert one.process(5, packet) == one.process(5, packet) == two.process(5, packet)
-    assert len(one.compiled._ways) == 1
+    out = one.process(5, packet)
+    taken = set(one.compiled._ways)
+    assert taken
+    assert one.process(5, packet) == two.process(5, packet) == out
+    assert set(one.compiled._ways) == taken
+    assert len(one.compiled.functions()) > 1 + len(taken)

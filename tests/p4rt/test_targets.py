@@ -145,7 +145,7 @@ async def test_packets(agent: Recorded) -> None:
 
 async def test_punt_limits_and_drops(agent: Recorded) -> None:
     await agent.session.set_punt_limit(16, 500, 50)
-    agent.session.reinject(16, bytes(12) + b"\x86\xdd" + bytes(50))
+    agent.session.reinject(16, bytes(12) + b"\x88\xcc" + bytes(50))
     async with asyncio.timeout(5):
         while not (drops := await agent.session.read_drops([16, 17]))[16]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)

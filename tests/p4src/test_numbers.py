@@ -51,6 +51,7 @@ def test_the_source_is_read() -> None:
         ("PROTOCOL_ICMP", Protocol.ICMP),
         ("PROTOCOL_TCP", Protocol.TCP),
         ("PROTOCOL_UDP", Protocol.UDP),
+        ("PROTOCOL_ICMPV6", Protocol.ICMPV6),
         ("CONNECTIONS_SIZE", local.CONNECTIONS_SIZE),
     ],
 )
@@ -95,7 +96,8 @@ def test_sizes() -> None:
     sizes = {
         thing.preamble.alias: thing.size for kind in (p4info.tables, p4info.counters, p4info.meters) for thing in kind
     }
-    declared = {"connections": "CONNECTIONS", "guard": "GUARD", "neighbours": "NEIGHBOURS", "drops": "DROPS"}
+    declared = {name: name.upper() for name in ("connections", "guard", "neighbours", "services", "drops")}
+    declared["connections6"] = declared["connections"]
     assert sizes == {name: CONSTANTS[f"{size}_SIZE"] for name, size in {**declared, "punts": "PORTS"}.items()}
     assert CONSTANTS["PORTS_SIZE"] == 1 << nvi_pipeline().table("connections")["scope"].bits
     assert CONSTANTS["DROPS_SIZE"] == CONSTANTS["PORTS_SIZE"] << nvi_pipeline().action("drop")["reason"].bits

@@ -1,8 +1,8 @@
 """Compile a program to Python functions that take a packet from port to port.
 
-One function is the parser. Each way through it ends in a call of another one, which is everything up to the wire, with
-what is known of a packet that took this way: compiled when the first such packet comes, since of the many ways most
-are never taken. The source can be looked at: `python -m nvi.embedded dump PROGRAM.json`.
+A function ends where ways part or meet: at junctions of the parser, and behind tables. It calls another one, which goes
+on from there with what is known of a packet that took this way: compiled when the first such packet comes, since of
+the many ways most are never taken. The source can be looked at: `python -m nvi.embedded dump PROGRAM.json`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import struct
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from types import CodeType
 from weakref import WeakKeyDictionary
 
@@ -77,7 +77,10 @@ class Compiled:
 
     def functions(self) -> list[Function]:
         """All of it: the parser, then every way."""
-        return [self._parser, *map(self._way, range(len(self._compiler.ways)))]
+        functions = [self._parser]
+        while len(functions) <= len(self._compiler.ways):
+            functions.append(self._way(len(functions) - 1))
+        return functions
 
     def _way(self, number: int) -> Function:
         with self._lock:
@@ -88,15 +91,21 @@ class Compiled:
     def bind(self, objects: Objects, clock: Callable[[], int], started: int) -> Process:
         """The function, over these objects. `clock` gives ns, `started` is its value when the switch started."""
 
-        def first_of(number: int) -> Callable[..., list[tuple[int, bytes]]]:
-            def first(*known: object) -> list[tuple[int, bytes]]:
-                ways[number] = self._way(number).bind(objects, clock=clock, started=started)
-                return ways[number](*known)
+        made: dict[str, object] = {"clock": clock, "started": started}
+        made["ways"] = _Ways(lambda number: self._way(number).bind(objects, **made))
+        return self._parser.bind(objects, **made)
 
-            return first
 
-        ways = [first_of(number) for number in range(len(self._compiler.ways))]
-        return self._parser.bind(objects, clock=clock, started=started, ways=ways)
+class _Ways(dict[int, Callable[..., list[tuple[int, bytes]]]]):
+    """The ways of an engine, by number; each is made when a packet takes it."""
+
+    def __init__(self, make: Callable[[int], Callable[..., list[tuple[int, bytes]]]]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, number: int) -> Callable[..., list[tuple[int, bytes]]]:
+        way = self[number] = self._make(number)
+        return way
 
 
 _compiled: WeakKeyDictionary[ir.Program, Compiled] = WeakKeyDictionary()
@@ -109,14 +118,24 @@ def compile_program(program: ir.Program) -> Compiled:
     return _compiled[program]
 
 
+@dataclass(frozen=True)
+class _Way:
+    """A way that a packet may take, to be compiled when one does."""
+
+    flow: Flow
+    known: str
+    """The parameters of its function."""
+    go_on: Callable[[Flow], None]
+    """Compiles what follows."""
+
+
 _NO_MULTICAST = ir.Assign(MULTICAST_GROUP, ir.Const(0))
 
 
 class _Compiler:
     def __init__(self, program: ir.Program) -> None:
         self.program = program
-        self.ways: list[tuple[Flow, str]] = []
-        """The ends of the parser, and the parameters of the functions that follow."""
+        self.ways: list[_Way] = []
         self._refuse_multicast()
         self.evaluator = Evaluator(program)
         self.walker = Walker(self.evaluator)
@@ -172,24 +191,51 @@ class _Compiler:
         self._set(flow, "ingress_port", Src("port", 0, DROP_PORT))
         self._set(flow, "packet_length", Src("n", 0, 0xFFFFFFFF))
         self._set(flow, "ingress_global_timestamp", expr("@now", 0, (1 << 48) - 1))
-        for end in self.parser.walk(self.walker, flow, self.ingress.live(self.program.ingress.start)):
-            known = ", ".join(("port", "packet", "n", *_variables(end)))
-            end.block.add(f"return ways[{len(self.ways)}]({known})")
-            end.block = Block()
-            self.ways.append((end, known))
-        return self._function("process", "port, packet", body, "ways")
+        if self.program.parser.start is None:
+            self._from_parser(flow)
+        else:
+            self._state(flow, self.program.parser.start)
+        return self._function("process", "port, packet", body)
 
     def way(self, number: int) -> Function:
-        """All that follows one way through the parser. Each may be asked for once."""
-        end, known = self.ways[number]
-        body = end.block
+        """What follows one way. Each may be asked for once."""
+        way = self.ways[number]
+        body = way.flow.block
         self.walker.allow(SPLIT_BUDGET)
-        self._verify(end)
-        for way in self.walker.walk(
-            self.ingress, self.program.ingress.start, None, end, self._expander(self.ingress, self._after_ingress)
-        ):
+        way.go_on(way.flow)
+        return self._function(f"way_{number}", way.known, body)
+
+    def _leave(self, flow: Flow, go_on: Callable[[Flow], None]) -> None:
+        """End the function here: another one goes on."""
+        known = ", ".join(("port", "packet", "n", *_variables(flow)))
+        flow.block.add(f"return ways[{len(self.ways)}]({known})")
+        flow.block = Block()
+        self.ways.append(_Way(flow, known, go_on))
+
+    def _state(self, flow: Flow, name: str) -> None:
+        """From a state of the parser on."""
+        ways, failed = self.parser.state(flow, name)
+        for way in failed:
+            self._leave(way, self._from_parser)
+        for way, following in ways:
+            if following is None:
+                if len(ways) == 1:
+                    self._from_parser(way)
+                else:
+                    self._leave(way, self._from_parser)
+            elif self.parser.is_junction(following):
+                self._leave(way, partial(self._state, name=following))
+            else:
+                self._state(way, following)
+
+    def _from_parser(self, flow: Flow) -> None:
+        self._verify(flow)
+        self._ingress(flow, self.program.ingress.start)
+
+    def _ingress(self, flow: Flow, node: str | None) -> None:
+        """From a node of the ingress pipeline to the end of everything."""
+        for way in self.walker.walk(self.ingress, node, None, flow, self._expander(self.ingress, self._after_ingress)):
             self._after_ingress(way)
-        return self._function(f"way_{number}", known, body)
 
     def _expander(
         self, graph: Graph[str], leave: Callable[[Flow], None]
@@ -207,6 +253,10 @@ class _Compiler:
                     ways = [(way, node.next) for way in self.statements.action(flow, action, (), graph.live(node.next))]
                 case ir.Table():
                     ways = self.tables.apply(flow, node, graph)
+                    if graph is self.ingress and len(ways) > 1:
+                        for way, following in ways:
+                            self._leave(way, partial(self._after_table, following=following))
+                        return []
             going_on = []
             for way, following in ways:
                 if way.exited:
@@ -217,6 +267,13 @@ class _Compiler:
             return going_on
 
         return expand
+
+    def _after_table(self, flow: Flow, following: str | None) -> None:
+        if flow.exited:
+            flow.exited = False
+            self._after_ingress(flow)
+        else:
+            self._ingress(flow, following)
 
     def _condition(self, flow: Flow, node: ir.Conditional) -> list[tuple[Flow, str | None]]:
         condition = self.evaluator.evaluate(flow, node.condition)
@@ -324,11 +381,11 @@ class _Compiler:
 
     # ------------------------------------------------------------------------------------------- assembly
 
-    def _function(self, name: str, parameters: str, body: Block, *more: str) -> Function:
+    def _function(self, name: str, parameters: str, body: Block) -> Function:
         externs = dict(self.externs.names)
         lines = [
             "# Generated; a flow of packets takes one way through these branches.",
-            f"def make({', '.join(['clock', 'started', *more, *externs.values()])}):",
+            f"def make({', '.join(['clock', 'started', 'ways', *externs.values()])}):",
             "    from_bytes = int.from_bytes",
         ]
         lines += [f"    {each} = {source}" for source, each in self.structs.items()]
@@ -349,7 +406,7 @@ def _variables(flow: Flow) -> list[str]:
             case Span():
                 texts += [value.base, value.end]
     found = {word for text in texts for word in re.findall(r"[^\W\d]\w*", text)}
-    return sorted(found & (flow.names | {"now"} if flow.clock_read else flow.names))
+    return sorted(found & flow.names | ({"now"} if flow.clock_read else set()))
 
 
 def assume(flow: Flow, condition: ir.Expr, holds: bool) -> None:

@@ -1,6 +1,6 @@
 """Directed acyclic graphs of program nodes, and how the generator walks them.
 
-The generator follows every way through parser, tables and conditions. Where ways meet again it either *merges* them
+The generator follows every way through tables and conditions. Where ways meet again it either *merges* them
 (what differs goes into variables that all ways assign) or keeps them *split* and generates the rest once for each,
 with what that way knows: after `ipv4` and `tcp` were extracted, `hdr.udp.isValid()` is no longer a question.
 """
@@ -18,10 +18,8 @@ from .symbolic import Evaluator
 N = TypeVar("N", bound=Hashable)
 
 SPLIT_BUDGET = 80
-"""So many nodes may be generated for each way through the parser before ways that meet are merged whatever they know.
+"""So many nodes may be generated for each function before ways that meet are merged whatever they know.
 Bounds the size of the code."""
-PARSER_BUDGET = 1000
-"""The same for the parser as a whole."""
 NODE_LIMIT = 30_000
 """So many nodes make a program too entangled to be compiled at all."""
 
@@ -57,7 +55,7 @@ class Graph(Generic[N]):
         """Where all ways from a node meet again first."""
         self._live: dict[N | None, Needs] = {None: after}
         ways: dict[N | None, list[N | None]] = {None: [None]}
-        for node in _sorted(successors, what):
+        for node in in_order(successors, what):
             followers = list(dict.fromkeys(successors[node]))
             live = needs[node]
             for follower in followers:
@@ -73,8 +71,8 @@ class Graph(Generic[N]):
         return self._live[node]
 
 
-def _sorted(successors: Mapping[N, Sequence[N | None]], what: str) -> list[N]:
-    """Every node after all of its successors."""
+def in_order(successors: Mapping[N, Sequence[N | None]], what: str) -> list[N]:
+    """Every node after all of its successors. Raises UnsupportedConstruct if there is a loop."""
     done: dict[N, bool] = {}
     order: list[N] = []
     for root in successors:
@@ -111,7 +109,7 @@ class Walker:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
         self.visited = 0
-        self._limit = PARSER_BUDGET
+        self._limit = SPLIT_BUDGET
 
     def walk(self, graph: Graph[N], node: N | None, stop: N | None, flow: Flow, expand: Expand[N]) -> list[Flow]:
         """Generate from `node` up to `stop`. All returned flows are open: their code goes on."""

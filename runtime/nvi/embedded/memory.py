@@ -6,33 +6,28 @@ For tests and simulations. The packets go through the same pipeline as everywher
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
 
-from ..deltas import checksum_deltas
-from ..model import Address, Flow, Mac
+from .. import rows
+from ..rows import CONNECTIONS, CONNECTIONS6, GUARD, NEIGHBOURS, SERVICES, Value
 from ..switch import (
     PORT_CPU,
     Condition,
     ConnectionEntry,
     ConnectionKey,
-    Drop,
     DropReason,
-    Entry,
     GuardEntry,
     NeighbourEntry,
     Operation,
     Punt,
     PuntReason,
-    Rewrite,
     ServiceEntry,
     State,
-    SwitchError,
     Update,
     Usage,
     WriteFailed,
-    require_supported,
 )
 from . import ir
 from .engine import Engine
@@ -41,11 +36,6 @@ from .matching import Entry as EngineEntry
 from .meters import MeterConfig
 from .program import load
 
-CONNECTIONS = "NviIngress.connections.connections"
-GUARD = "NviIngress.edge.guard.guard"
-NEIGHBOURS = "NviIngress.edge.neighbours.neighbours"
-REWRITE, DROP = "NviIngress.connections.rewrite", "NviIngress.connections.drop"
-ADMIT, REPLY = "NviIngress.edge.guard.admit", "NviIngress.edge.neighbours.reply"
 DROPS, PUNTS = "NviIngress.drops.drops", "NviIngress.punt.punts"
 
 _REINJECT, _SEND = 0, 1
@@ -78,10 +68,16 @@ class MemorySwitch:
         self.on_punt: Callable[[Punt], None] = _ignore
         self.on_primary: Callable[[bool], None] = _ignore
         self._transmit = transmit
+        names = {name.rpartition(".")[2]: name for name in self.engine.tables}
+        self._tables = {table: names[table] for table in rows.KEYS}
+        """Names in the program."""
+        actions = {action.name.rpartition(".")[2]: action.name for action in program.actions.values()}
         self._actions = {
-            name: self.engine.action_id(name, table)
-            for name, table in ((REWRITE, CONNECTIONS), (DROP, CONNECTIONS), (ADMIT, GUARD), (REPLY, NEIGHBOURS))
+            (table, action): self.engine.action_id(actions[action], self._tables[table])
+            for table, those in rows.ACTIONS.items()
+            for action in those
         }
+        self._names = {(table, number): action for (table, action), number in self._actions.items()}
 
     def restart(self) -> None:
         """Begin anew, with nothing in the tables."""
@@ -114,7 +110,6 @@ class MemorySwitch:
         await asyncio.sleep(0)
         failures = []
         for update in updates:
-            require_supported(update.entry)
             try:
                 self._do(update)
             except (DuplicateEntry, NoSuchEntry, TableFull) as error:
@@ -123,60 +118,44 @@ class MemorySwitch:
             raise WriteFailed(failures)
 
     def _do(self, update: Update) -> None:
-        table, key, action, args, timeout, tag = self._encode(update.entry)
+        entry = update.entry
+        table, values, action, parameters = rows.row(entry)
+        name, key = self._tables[table], _key(values)
         if update.operation is Operation.DELETE:
-            self.engine.remove(table, key)
+            self.engine.remove(name, key)
             return
+        timeout = tag = 0
+        if type(entry) is ConnectionEntry:
+            timeout, tag = int(entry.idle_timeout * 1e9), entry.tag
         change = self.engine.insert if update.operation is Operation.INSERT else self.engine.modify
-        change(table, key, action, args, timeout=timeout).extra = tag
-
-    def _encode(self, entry: Entry) -> tuple[str, Key, int, tuple[int, ...], int, int]:
-        match entry:
-            case ConnectionEntry(key, action, idle_timeout, tag):
-                timeout = int(idle_timeout * 1e9)
-                match action:
-                    case Rewrite():
-                        return CONNECTIONS, _key(key), self._actions[REWRITE], _rewrite(key, action), timeout, tag
-                    case Drop(reason):
-                        return CONNECTIONS, _key(key), self._actions[DROP], (reason,), timeout, tag
-                    case None:
-                        return CONNECTIONS, _key(key), 0, (), 0, 0
-            case GuardEntry(port, mac, address, network):
-                return GUARD, ((port,), (_int(mac),), (_int(address),)), self._actions[ADMIT], (network,), 0, 0
-            case NeighbourEntry(network, address, mac, _):
-                return NEIGHBOURS, ((network,), (_int(address),)), self._actions[REPLY], (_int(mac),), 0, 0
-            case ServiceEntry():
-                raise SwitchError("the compiled pipeline has no table for published services yet")
+        args = tuple([_number(value) for value in parameters])
+        change(name, key, self._actions[table, action], args, timeout=timeout).extra = tag
 
     async def usage(self, keys: Sequence[ConnectionKey]) -> list[Usage | None]:
         """See Switch."""
         await asyncio.sleep(0)
-        entries = self.engine.tables[CONNECTIONS].entries
         now = self._clock()
-        found = (entries.get((_key(key), 0)) for key in keys)
+        found = []
+        for key in keys:
+            entries = self.engine.tables[self._tables[rows.table_of(key)]].entries
+            found.append(entries.get((_key(rows.connection_key(key)), 0)))
         return [None if e is None else Usage(max(now - e.stamp, 0) / 1e9, e.packets, e.octets) for e in found]
 
     async def read_connections(self) -> list[ConnectionEntry]:
         """See Switch."""
-        return [self._connection(entry) for entry in self.engine.tables[CONNECTIONS].all()]
+        return [self._connection(table, entry) for table in (CONNECTIONS, CONNECTIONS6) for entry in self._all(table)]
 
     async def read_guard(self) -> list[GuardEntry]:
         """See Switch."""
-        return [
-            GuardEntry(e.key[0][0], _mac(e.key[1][0]), _address(e.key[2][0]), e.args[0])
-            for e in self.engine.tables[GUARD].all()
-        ]
+        return [rows.guard(self._match(GUARD, entry), self._values(entry)) for entry in self._all(GUARD)]
 
     async def read_neighbours(self) -> list[NeighbourEntry]:
         """See Switch."""
-        return [
-            NeighbourEntry(e.key[0][0], _address(e.key[1][0]), _mac(e.args[0]))
-            for e in self.engine.tables[NEIGHBOURS].all()
-        ]
+        return [rows.neighbour(self._match(NEIGHBOURS, entry), self._values(entry)) for entry in self._all(NEIGHBOURS)]
 
     async def read_services(self) -> list[ServiceEntry]:
         """See Switch."""
-        return []  # require_supported has refused them all
+        return [rows.service(self._match(SERVICES, entry)) for entry in self._all(SERVICES)]
 
     async def read_drops(self, ports: Sequence[int]) -> dict[int, dict[DropReason, int]]:
         """See Switch."""
@@ -188,62 +167,36 @@ class MemorySwitch:
         """See Switch."""
         self.engine.configure_meter(PUNTS, port, MeterConfig(rate, burst, rate, burst))
 
-    def _connection(self, entry: EngineEntry) -> ConnectionEntry:
-        scope, mac, source, destination, protocol, l4_source, l4_destination = (match[0] for match in entry.key)
-        flow = Flow(_address(source), _address(destination), protocol, l4_source, l4_destination)
-        key = ConnectionKey(scope, _mac(mac), flow)
-        action: Rewrite | Drop
-        if entry.action == self._actions[DROP]:
-            action = Drop(DropReason(entry.args[0]))
-        else:
-            smac, dmac, source, destination, l4_source, l4_destination, ttl, _, _, port = entry.args
-            out = Flow(_address(source), _address(destination), protocol, l4_source, l4_destination)
-            action = Rewrite(_mac(smac), _mac(dmac), out, ttl, port)
+    def _connection(self, table: str, entry: EngineEntry) -> ConnectionEntry:
+        action = self._names[table, entry.action]
         tag = entry.extra if isinstance(entry.extra, int) else 0
-        return ConnectionEntry(key, action, entry.timeout / 1e9, tag)
+        return rows.connection(self._match(table, entry), action, self._values(entry), entry.timeout / 1e9, tag)
+
+    def _all(self, table: str) -> Iterator[EngineEntry]:
+        return self.engine.tables[self._tables[table]].all()
+
+    def _match(self, table: str, entry: EngineEntry) -> list[Value]:
+        """The key, as rows have it."""
+        widths = self.engine.tables[self._tables[table]].widths
+        return [_value(match[0], width) for match, width in zip(entry.key, widths, strict=True)]
+
+    def _values(self, entry: EngineEntry) -> list[Value]:
+        """The parameters, as rows have them."""
+        parameters = self._program.actions[entry.action].params
+        return [_value(number, width) for number, (_, width) in zip(entry.args, parameters, strict=True)]
 
 
 def _ignore(_: object) -> None:
     """Until an agent has taken the switch over."""
 
 
-def _key(key: ConnectionKey) -> Key:
-    flow = key.flow
-    return (
-        (key.scope,),
-        (_int(key.source_mac),),
-        (_int(flow.source),),
-        (_int(flow.destination),),
-        (flow.protocol,),
-        (flow.l4_source,),
-        (flow.l4_destination,),
-    )
+def _key(values: Iterable[Value]) -> Key:
+    return tuple([(_number(value),) for value in values])
 
 
-def _rewrite(key: ConnectionKey, action: Rewrite) -> tuple[int, ...]:
-    flow = action.flow
-    ipv4_delta, l4_delta = checksum_deltas(key.flow, flow, action.ttl)
-    return (
-        _int(action.ethernet_source),
-        _int(action.ethernet_destination),
-        _int(flow.source),
-        _int(flow.destination),
-        flow.l4_source,
-        flow.l4_destination,
-        action.ttl,
-        ipv4_delta,
-        l4_delta,
-        action.egress_port,
-    )
+def _number(value: Value) -> int:
+    return int.from_bytes(value) if type(value) is bytes else value  # type: ignore[return-value]
 
 
-def _int(value: bytes) -> int:
-    return int.from_bytes(value, "big")
-
-
-def _mac(value: int) -> Mac:
-    return value.to_bytes(6, "big")
-
-
-def _address(value: int) -> Address:
-    return value.to_bytes(4, "big")
+def _value(number: int, width: int) -> Value:
+    return number.to_bytes(width // 8) if rows.is_bytes(width) else number

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from . import ir, reads
 from .code import Flow, Raw, Span, Src, at, lit
-from .graph import Graph, Needs, Walker, strip
+from .graph import Needs, in_order, strip
 from .ir import FieldRef
 from .statements import StatementWriter
 from .symbolic import Evaluator, binary, unary
@@ -27,36 +29,30 @@ class ParserWriter:
             item.name == "parser_error" for item in self.program.headers["standard_metadata"].fields
         )
 
-    def walk(self, walker: Walker, flow: Flow, after: Needs) -> list[Flow]:
-        """All ways through the parser."""
-        parser = self.program.parser
-        if parser.start is None:
-            return [flow]
-        states = parser.states
-        successors = {}
-        needs = {}
-        for name, state in states.items():
-            # An error is possible in every state, hence the way to the end.
-            successors[name] = [*(case.next_state for case in state.cases), state.default, None]
-            need = Needs()
-            for item in (*state.steps,):
-                need |= reads.of_statement(self.program, item)
-            for key in state.key:
-                need |= reads.of_expression(self.program, key, True)
-            needs[name] = need
-        graph = Graph(successors, needs, after, "parser")
-        return walker.walk(graph, parser.start, None, flow, self._expand)
+        states = self.program.parser.states
+        followers = {
+            name: [*(case.next_state for case in state.cases), state.default] for name, state in states.items()
+        }
+        in_order(followers, "parser")
+        ways_in = Counter(follower for those in followers.values() for follower in those)
+        self._junctions = {
+            name for name, those in followers.items() if ways_in[name] > 1 and (len(those) > 1 or those == [None])
+        }
 
-    def _expand(self, name: str, flow: Flow) -> list[tuple[Flow, str | None]]:
+    def is_junction(self, name: str) -> bool:
+        """Whether several ways meet in this state and go on differently: not to be generated once for each of them."""
+        return name in self._junctions
+
+    def state(self, flow: Flow, name: str) -> tuple[list[tuple[Flow, str | None]], list[Flow]]:
+        """Generate a state. Returns the ways out of it, and those on which it fails: the parser ends there."""
         state = self.program.parser.states[name]
         failed: list[Flow] = []
         try:
             for step in state.steps:
                 flow = self._step(flow, step, failed)
-            ways = self._select(flow, state, failed)
+            return self._select(flow, state, failed), failed
         except _Stop:
-            ways = []
-        return [*ways, *((error, None) for error in failed)]
+            return [], failed
 
     # ---------------------------------------------------------------------------------------------- steps
 

@@ -13,22 +13,20 @@ from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
 
-from ..deltas import checksum_deltas
-from ..model import Flow
+from .. import rows
+from ..rows import Value
 from ..switch import (
     ConnectionEntry,
     ConnectionKey,
-    Drop,
     DropReason,
     GuardEntry,
     NeighbourEntry,
     Operation,
     Punt,
     PuntReason,
-    Rewrite,
+    ServiceEntry,
     Update,
     Usage,
-    require_supported,
 )
 from .messages import p4r, rpc_code, rpc_status
 from .pipeline import Field, Group, Pipeline, nvi_pipeline
@@ -64,54 +62,32 @@ class Codec:
     """
 
     def __init__(self, pipeline: Pipeline) -> None:
-        connections = pipeline.table("connections")
-        self._connection_table = connections.id
-        self._connection_key = _in_order(
-            connections, "scope", "source_mac", "source", "destination", "protocol", "l4_source", "l4_destination"
-        )
-        guard = pipeline.table("guard")
-        self._guard_table = guard.id
-        self._guard_key = _in_order(guard, "port", "mac", "address")
-        neighbours = pipeline.table("neighbours")
-        self._neighbour_table = neighbours.id
-        self._neighbour_key = _in_order(neighbours, "network", "address")
-
-        rewrite, drop = pipeline.action("rewrite"), pipeline.action("drop")
-        admit, reply = pipeline.action("admit"), pipeline.action("reply")
-        self._rewrite_id, self._drop_id = rewrite.id, drop.id
-        self._rewrite_parameters = _in_order(
-            rewrite,
-            "ethernet_source",
-            "ethernet_destination",
-            "source",
-            "destination",
-            "l4_source",
-            "l4_destination",
-            "ttl",
-            "ipv4_delta",
-            "l4_delta",
-            "egress_port",
-        )
-        self._drop_parameters = _in_order(drop, "reason")
-        self._admit_parameters = _in_order(admit, "network")
-        self._reply_parameters = _in_order(reply, "mac")
-
-        self._rewrite = _Entries(connections.id, self._connection_key, rewrite.id, self._rewrite_parameters)
-        self._drop = _Entries(connections.id, self._connection_key, drop.id, self._drop_parameters)
-        self._guard = _Entries(guard.id, self._guard_key, admit.id, self._admit_parameters)
-        self._neighbour = _Entries(neighbours.id, self._neighbour_key, reply.id, self._reply_parameters)
-        self._usage_request = nested(
-            p4r.ReadRequest.ENTITIES_FIELD_NUMBER,
-            nested(
-                p4r.Entity.TABLE_ENTRY_FIELD_NUMBER,
-                _key_pattern(connections.id, self._connection_key),
-                nested(p4r.TableEntry.COUNTER_DATA_FIELD_NUMBER),
-                nested(p4r.TableEntry.TIME_SINCE_LAST_HIT_FIELD_NUMBER),
-            ),
-        )
+        tables = {table: pipeline.table(table) for table in rows.KEYS}
+        actions = {action: pipeline.action(action) for action in rows.PARAMETERS}
+        self._tables = {group.id: table for table, group in tables.items()}
+        self._actions = {group.id: action for action, group in actions.items()}
+        self._keys = {table: _in_order(group, *rows.KEYS[table]) for table, group in tables.items()}
+        self._parameters = {action: _in_order(group, *rows.PARAMETERS[action]) for action, group in actions.items()}
+        self._entries = {
+            (table, action): _Entries(tables[table].id, self._keys[table], actions[action].id, self._parameters[action])
+            for table, names in rows.ACTIONS.items()
+            for action in names
+        }
+        self._usage_requests = {
+            table: nested(
+                p4r.ReadRequest.ENTITIES_FIELD_NUMBER,
+                nested(
+                    p4r.Entity.TABLE_ENTRY_FIELD_NUMBER,
+                    _key_pattern(tables[table].id, self._keys[table]),
+                    nested(p4r.TableEntry.COUNTER_DATA_FIELD_NUMBER),
+                    nested(p4r.TableEntry.TIME_SINCE_LAST_HIT_FIELD_NUMBER),
+                ),
+            )
+            for table in (rows.CONNECTIONS, rows.CONNECTIONS6)
+        }
 
         self._drops_id = pipeline.counter_id("drops")
-        self._reasons = 1 << drop["reason"].bits
+        self._reasons = 1 << actions["drop"]["reason"].bits
         self._punts_id = pipeline.meter_id("punts")
 
         self._in_port, self._in_reason = (
@@ -128,43 +104,18 @@ class Codec:
     def encode(self, update: Update) -> Change:
         """An update of any table."""
         entry = update.entry
-        require_supported(entry)
         operation = update.operation
+        table, key, action, parameters = rows.row(entry)
+        entries = self._entries[table, action]
+        identity: Hashable = (table, key)
+        tail = b""
         if type(entry) is ConnectionEntry:
-            return Change(entry.key, self._encode_connection(operation, entry))
-        if type(entry) is GuardEntry:
-            guarded = (entry.port.to_bytes(2), entry.mac, entry.address)
-            return Change(guarded, self._guard.fill(operation, guarded, (entry.network.to_bytes(2),)))
-        if type(entry) is NeighbourEntry:
-            owned = (entry.network.to_bytes(2), entry.address)
-            return Change(owned, self._neighbour.fill(operation, owned, (entry.mac,)))
-        raise TypeError(f"not an entry: {entry!r}")
-
-    def _encode_connection(self, operation: Operation, entry: ConnectionEntry) -> bytes:
-        key = _connection_values(entry.key)
-        if operation is Operation.DELETE:  # only the key counts (section 12)
-            return self._rewrite.fill(operation, key, ())
-        action = entry.action
-        tail = _tail(entry.idle_timeout, entry.tag)
-        if type(action) is Rewrite:
-            ipv4_delta, l4_delta = checksum_deltas(entry.key.flow, action.flow, action.ttl)
-            new = action.flow
-            values = (
-                action.ethernet_source,
-                action.ethernet_destination,
-                new.source,
-                new.destination,
-                new.l4_source.to_bytes(2),
-                new.l4_destination.to_bytes(2),
-                action.ttl.to_bytes(1),
-                ipv4_delta.to_bytes(2),
-                l4_delta.to_bytes(2),
-                action.egress_port.to_bytes(2),
-            )
-            return self._rewrite.fill(operation, key, values, tail)
-        if type(action) is Drop:
-            return self._drop.fill(operation, key, (action.reason.to_bytes(1),), tail)
-        raise TypeError(f"not an action: {action!r}")
+            identity = entry.key
+            if operation is not Operation.DELETE:
+                if entry.action is None:
+                    raise TypeError(f"an entry without an action can only be deleted: {entry}")
+                tail = _tail(entry.idle_timeout, entry.tag)
+        return Change(identity, entries.fill(operation, key, parameters, tail))
 
     def encode_punt_limit(self, port: int, rate: int, burst: int) -> Change:
         """The meter of the port's punts: `rate` packets per second, up to `burst` at once.
@@ -181,8 +132,12 @@ class Codec:
 
     def encode_usage_request(self, keys: Iterable[ConnectionKey]) -> bytes:
         """`entities` of a ReadRequest that asks for the counters and the age of these entries."""
-        fill = self._usage_request.fill
-        return b"".join([fill(_connection_values(key)) for key in keys])
+        requests = []
+        for key in keys:
+            table = rows.table_of(key)
+            values = _octets(rows.connection_key(key), self._keys[table])
+            requests.append(self._usage_requests[table].fill(values))
+        return b"".join(requests)
 
     def encode_drops_request(self, ports: Iterable[int]) -> bytes:
         """`entities` of a ReadRequest that asks for all drop counters of these ports."""
@@ -194,67 +149,53 @@ class Codec:
                 counter.index.index = self._reasons * port + reason
         return request.SerializeToString()
 
-    @property
-    def all_connections(self) -> bytes:
-        """`entities` of a ReadRequest for all of `connections`."""
-        return _wildcard(self._connection_table)
-
-    @property
-    def all_guard(self) -> bytes:
-        """`entities` of a ReadRequest for all of `guard`."""
-        return _wildcard(self._guard_table)
-
-    @property
-    def all_neighbours(self) -> bytes:
-        """`entities` of a ReadRequest for all of `neighbours`."""
-        return _wildcard(self._neighbour_table)
+    def all_entries(self, *tables: str) -> bytes:
+        """`entities` of a ReadRequest for all of these tables."""
+        return b"".join([_wildcard(id_) for id_, table in self._tables.items() if table in tables])
 
     def decode_connection(self, entry: p4r.TableEntry) -> ConnectionEntry:
-        """An entry of `connections`. Raises ValueError if it is not one that `encode` makes."""
-        key = self._decode_key(entry)
-        action = entry.action.action
-        if action.action_id == self._drop_id:
-            (reason,) = _values(action.params, self._drop_parameters)
-            decoded: Rewrite | Drop = Drop(DropReason(int.from_bytes(reason)))
-        elif action.action_id == self._rewrite_id:
-            source_mac, destination_mac, source, destination, l4_source, l4_destination, ttl, _, _, port = _values(
-                action.params, self._rewrite_parameters
-            )
-            flow = Flow(
-                source, destination, key.flow.protocol, int.from_bytes(l4_source), int.from_bytes(l4_destination)
-            )
-            decoded = Rewrite(source_mac, destination_mac, flow, int.from_bytes(ttl), int.from_bytes(port))
-        else:
-            raise ValueError(f"an entry of connections has the action {action.action_id:#x}, which is not NVI's")
-        return ConnectionEntry(key, decoded, entry.idle_timeout_ns / NANOSECONDS, entry.controller_metadata)
+        """An entry of `connections` or `connections6`. Raises ValueError if it is not one that `encode` makes."""
+        action = self._actions.get(entry.action.action.action_id)
+        table = self._tables[entry.table_id]
+        if action not in rows.ACTIONS[table]:
+            raise ValueError(f"an entry of {table} has the action {entry.action.action.action_id:#x}, not NVI's")
+        timeout = entry.idle_timeout_ns / NANOSECONDS
+        return rows.connection(
+            self._match(entry), action, self._values(entry, action), timeout, entry.controller_metadata
+        )
 
     def decode_guard(self, entry: p4r.TableEntry) -> GuardEntry:
         """An entry of `guard`."""
-        port, mac, address = _match(entry, self._guard_key)
-        (network,) = _values(entry.action.action.params, self._admit_parameters)
-        return GuardEntry(int.from_bytes(port), mac, address, int.from_bytes(network))
+        return rows.guard(self._match(entry), self._values(entry, "admit"))
 
     def decode_neighbour(self, entry: p4r.TableEntry) -> NeighbourEntry:
         """An entry of `neighbours`."""
-        network, address = _match(entry, self._neighbour_key)
-        (mac,) = _values(entry.action.action.params, self._reply_parameters)
-        return NeighbourEntry(int.from_bytes(network), address, mac)
+        return rows.neighbour(self._match(entry), self._values(entry, "reply"))
+
+    def decode_service(self, entry: p4r.TableEntry) -> ServiceEntry:
+        """An entry of `services`."""
+        return rows.service(self._match(entry))
 
     def decode_usage(self, entry: p4r.TableEntry) -> tuple[ConnectionKey, Usage]:
         """An answer to `encode_usage_request`."""
         counted = entry.counter_data
         idle = elapsed(entry.time_since_last_hit.elapsed_ns, entry.idle_timeout_ns) / NANOSECONDS
-        return self._decode_key(entry), Usage(idle, counted.packet_count, counted.byte_count)
+        return rows.connection_key_of(self._match(entry)), Usage(idle, counted.packet_count, counted.byte_count)
 
     def decode_drops(self, entry: p4r.CounterEntry) -> tuple[int, DropReason, int]:
         """Port, reason, packets."""
         port, reason = divmod(entry.index.index, self._reasons)
         return port, DropReason(reason), entry.data.packet_count
 
-    def _decode_key(self, entry: p4r.TableEntry) -> ConnectionKey:
-        scope, mac, source, destination, protocol, l4_source, l4_destination = _match(entry, self._connection_key)
-        flow = Flow(source, destination, protocol[0], int.from_bytes(l4_source), int.from_bytes(l4_destination))
-        return ConnectionKey(int.from_bytes(scope), mac, flow)
+    def _match(self, entry: p4r.TableEntry) -> list[Value]:
+        """The key, in the order of `rows.KEYS`."""
+        values = {match.field_id: match.exact.value for match in entry.match}
+        return [_value(values[field.id], field) for field in self._keys[self._tables[entry.table_id]]]
+
+    def _values(self, entry: p4r.TableEntry, action: str) -> list[Value]:
+        """The action's parameters, in the order of `rows.PARAMETERS`."""
+        values = {param.param_id: param.value for param in entry.action.action.params}
+        return [_value(values[field.id], field) for field in self._parameters[action]]
 
     # Packets.
 
@@ -321,21 +262,26 @@ _PAYLOAD_TAG = nested(p4r.PacketOut.PAYLOAD_FIELD_NUMBER).fill(())[:-1]
 class _Entries:
     """Patterns of updates of one table with one action."""
 
-    __slots__ = ("_action", "_key", "_patterns")
+    __slots__ = ("_action", "_fields", "_key", "_key_fields", "_patterns")
 
     def __init__(self, table: int, key: Sequence[Field], action: int, parameters: Sequence[Field]) -> None:
         self._key = _key_pattern(table, key)
         self._action = _action_pattern(action, parameters)
+        self._key_fields = tuple(key)
+        self._fields = (*key, *parameters)
         self._patterns: tuple[dict[int, Pattern], ...] = tuple({} for _ in range(max(Operation) + 1))
         """By operation and size of the tail."""
 
     def fill(
-        self, operation: Operation, key: tuple[bytes, ...], parameters: tuple[bytes, ...], tail: bytes = b""
+        self, operation: Operation, key: tuple[Value, ...], parameters: tuple[Value, ...], tail: bytes = b""
     ) -> bytes:
-        """An `updates` field of a WriteRequest. `tail`: further fields of the TableEntry, serialized."""
+        """An `updates` field of a WriteRequest. `tail`: further fields of the TableEntry, serialized.
+
+        Deleting looks only at the key (section 12).
+        """
         if operation is Operation.DELETE:
-            return self._pattern(operation, 0).fill(key)
-        return self._pattern(operation, len(tail)).fill((*key, *parameters, tail))
+            return self._pattern(operation, 0).fill(_octets(key, self._key_fields))
+        return self._pattern(operation, len(tail)).fill((*_octets((*key, *parameters), self._fields), tail))
 
     def _pattern(self, operation: Operation, tail: int) -> Pattern:
         pattern = self._patterns[operation].get(tail)
@@ -376,17 +322,14 @@ def _wildcard(table: int) -> bytes:
     return p4r.ReadRequest(entities=[p4r.Entity(table_entry=p4r.TableEntry(table_id=table))]).SerializeToString()
 
 
-def _connection_values(key: ConnectionKey) -> tuple[bytes, ...]:
-    flow = key.flow
-    return (
-        key.scope.to_bytes(2),
-        key.source_mac,
-        flow.source,
-        flow.destination,
-        flow.protocol.to_bytes(1),
-        flow.l4_source.to_bytes(2),
-        flow.l4_destination.to_bytes(2),
-    )
+def _octets(values: Iterable[Value], fields: Iterable[Field]) -> tuple[bytes, ...]:
+    """Values as P4Runtime has them."""
+    return tuple([v if type(v) is bytes else v.to_bytes(f.size) for v, f in zip(values, fields, strict=True)])  # type: ignore[union-attr]
+
+
+def _value(octets: bytes, field: Field) -> Value:
+    """The opposite of `_octets`, of one that may lack leading zeros."""
+    return octets.rjust(field.size, b"\0") if rows.is_bytes(field.bits) else int.from_bytes(octets)
 
 
 @cache
@@ -408,15 +351,3 @@ def _in_order(group: Group, *names: str) -> tuple[Field, ...]:
     if sorted(names) != sorted(field.name for field in group.fields):
         raise ValueError(f"the P4Info's {group.name} has other fields than {names}")
     return tuple(group[name] for name in names)
-
-
-def _match(entry: p4r.TableEntry, fields: Sequence[Field]) -> list[bytes]:
-    """The key, padded, in the order of `fields`."""
-    values = {match.field_id: match.exact.value for match in entry.match}
-    return [values[field.id].rjust(field.size, b"\0") for field in fields]
-
-
-def _values(params: Iterable[p4r.Action.Param], fields: Sequence[Field]) -> list[bytes]:
-    """An action's parameters, padded, in the order of `fields`."""
-    values = {param.param_id: param.value for param in params}
-    return [values[field.id].rjust(field.size, b"\0") for field in fields]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import structlog
 
+from ..rows import CONNECTIONS, CONNECTIONS6, GUARD, NEIGHBOURS, SERVICES
 from ..switch import (
     Condition,
     ConnectionEntry,
@@ -144,16 +145,16 @@ class Session:
         return [found.get(key) for key in keys]
 
     async def read_connections(self) -> list[ConnectionEntry]:
-        return await self._read_table(self._codec.all_connections, self._codec.decode_connection)
+        return await self._read_table(self._codec.all_entries(CONNECTIONS, CONNECTIONS6), self._codec.decode_connection)
 
     async def read_guard(self) -> list[GuardEntry]:
-        return await self._read_table(self._codec.all_guard, self._codec.decode_guard)
+        return await self._read_table(self._codec.all_entries(GUARD), self._codec.decode_guard)
 
     async def read_neighbours(self) -> list[NeighbourEntry]:
-        return await self._read_table(self._codec.all_neighbours, self._codec.decode_neighbour)
+        return await self._read_table(self._codec.all_entries(NEIGHBOURS), self._codec.decode_neighbour)
 
     async def read_services(self) -> list[ServiceEntry]:
-        return []  # the codec has refused them all
+        return await self._read_table(self._codec.all_entries(SERVICES), self._codec.decode_service)
 
     async def read_drops(self, ports: Sequence[int]) -> dict[int, dict[DropReason, int]]:
         drops: dict[int, dict[DropReason, int]] = {port: {} for port in ports}
