@@ -48,6 +48,16 @@ def show_protocol(protocol: int) -> str:
     return _OTHER_PROTOCOLS.get(protocol, str(protocol))
 
 
+def read_protocol(text: str) -> int:
+    """The opposite of `show_protocol`. Raises ValueError with a sentence fit for users."""
+    names = {protocol.name.lower(): int(protocol) for protocol in Protocol}
+    names |= {name: number for number, name in _OTHER_PROTOCOLS.items()}
+    number = names.get(text.lower(), int(text) if text.isascii() and text.isdigit() else -1)
+    if not 0 <= number <= 255:
+        raise ValueError(f"{text!r} is not a protocol: use a number up to 255, or one of {', '.join(names)}")
+    return number
+
+
 def show_address(address: Address) -> str:
     """`10.0.0.1` or `fd00::1`."""
     return str(ipaddress.ip_address(address))

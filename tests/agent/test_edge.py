@@ -16,6 +16,7 @@ from nvi.model import Endpoint, Tenant, show_mac
 from nvi.packets import cut
 from nvi.simulation import VirtualClockLoop
 from nvi.switch import Punt, PuntReason
+from nvi.trace import Question
 
 WEB1 = ENDPOINTS["acme-web1"][0]
 ROUTER_MAC = show_mac(ACME.gateway_mac("web"))
@@ -161,6 +162,17 @@ def test_defect_29_a_flood_of_what_is_refused_is_answered_within_the_limit():
         await farm.stop()
 
     on_virtual_clock(run())
+
+
+async def test_a_trace_says_what_would_happen(farm):
+    agent = farm.hosts["h1"].agent
+    shown = await agent.trace("acme-web1", Question(ENDPOINTS["acme-web2"][0].address, 6, 80))
+    assert (shown["verdict"], shown["rule"]) == ("delivered", "same network web")
+    assert [hop["host"] for hop in shown["hops"]] == ["h1", "h1", "h2"]
+    denied = await agent.trace("acme-web1", Question(ENDPOINTS["acme-lab1"][0].address, 6, 80))
+    assert (denied["verdict"], denied["rule"]) == ("refused", "no rule allows it")
+    with pytest.raises(KeyError):
+        await agent.trace("acme-web2", Question(ENDPOINTS["acme-web1"][0].address, 6, 80))
 
 
 # ---- neighbours -----------------------------------------------------------------------------------------------------

@@ -16,8 +16,9 @@ import uvloop
 
 from nvi.agent.api import Api
 from nvi.directory import DirectoryError
-from nvi.model import Endpoint, Service, Tenant, read_address, read_mac
+from nvi.model import Endpoint, Service, Tenant, read_address, read_mac, show_address
 from nvi.switch import SwitchError
+from nvi.trace import Question
 
 WEB1 = {"tenant": "acme", "network": "web", "mac": "02:00:00:00:00:01", "address": "10.0.0.1", "port": 16}
 
@@ -58,6 +59,11 @@ class FakeAgent:
 
     async def status(self) -> dict[str, Any]:
         return {"schema": 1, "state": "primary"}
+
+    async def trace(self, name: str, question: Question) -> dict[str, Any]:
+        if name not in self.held:
+            raise KeyError(name)
+        return {"schema": 1, "asked": [show_address(question.destination), question.protocol, question.port]}
 
     async def publish_tenant(self, _: Tenant) -> None:
         if self.trouble is not None:
@@ -112,6 +118,44 @@ async def test_a_policy_that_could_mean_two_things_is_refused(client: httpx.Asyn
     agent.trouble = ValueError("'web' is both network and group for tenant acme: rename the former")
     text = refused(await client.put("/tenants/acme", json={"name": "acme"}), 400)
     assert text == "tenant acme is not published: 'web' is both network and group for tenant acme: rename the former"
+
+
+@pytest.mark.parametrize(
+    ("query", "asked"),
+    [
+        ({"destination": "10.0.0.2", "port": "80"}, ["10.0.0.2", 6, 80]),
+        ({"destination": "10.0.0.2", "protocol": "icmp"}, ["10.0.0.2", 1, 0]),
+        ({"destination": "fd00::2", "protocol": "icmp"}, ["fd00::2", 58, 0]),
+        ({"destination": "10.0.0.2", "protocol": "47"}, ["10.0.0.2", 47, 0]),
+        ({"destination": "10.0.0.2", "protocol": "udp", "port": "53", "source_port": "1000"}, ["10.0.0.2", 17, 53]),
+    ],
+)
+async def test_a_trace_is_asked_for(client: httpx.AsyncClient, query: dict[str, str], asked: list[Any]) -> None:
+    await client.put("/endpoints/web1", json=WEB1)
+    assert (await client.get("/trace", params={"source": "web1", **query})).json() == {"schema": 1, "asked": asked}
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "reason"),
+    [
+        ({"destination": "10.0.0.2", "port": "80"}, 400, "missing required field `source`"),
+        ({"source": "web1", "destination": "10.0.0", "port": "80"}, 400, "'10.0.0' does not appear to be an IPv4"),
+        ({"source": "web1", "destination": "10.0.0.2"}, 400, "port: tcp needs the destination's; say which"),
+        ({"source": "web1", "destination": "10.0.0.2", "protocol": "gre", "port": "1"}, 400, "port: gre has none"),
+        (
+            {"source": "web1", "destination": "10.0.0.2", "protocol": "xyz"},
+            400,
+            "'xyz' is not a protocol: use a number",
+        ),
+        ({"source": "web1", "destination": "10.0.0.2", "port": "70000"}, 400, "70000 is not a port"),
+        ({"source": "web1", "destination": "10.0.0.2", "port": "80", "ttl": "1"}, 400, "unknown field `ttl`"),
+        ({"source": "web1", "destination": "10.0.0.2", "port": "80"}, 404, "there is no endpoint web1 on host h1"),
+    ],
+)
+async def test_a_question_that_makes_no_sense(
+    client: httpx.AsyncClient, query: dict[str, str], status: int, reason: str
+) -> None:
+    assert reason in refused(await client.get("/trace", params=query), status)
 
 
 async def test_endpoints_come_and_go(client: httpx.AsyncClient, agent: FakeAgent) -> None:

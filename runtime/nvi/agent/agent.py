@@ -28,6 +28,7 @@ from ..switch import (
     SwitchError,
     Update,
 )
+from ..trace import Question, trace
 from .adopting import Adopter
 from .answering import Answerer
 from .arriving import Arrivals
@@ -39,7 +40,7 @@ from .explaining import Explainer
 from .fragments import Fragments
 from .joining import Joiner
 from .journal import Journal
-from .local import Local
+from .local import Local, Refused
 from .neighbours import Neighbours
 from .offering import Offerer
 from .outlets import Outlets
@@ -48,6 +49,7 @@ from .relaying import Relay
 from .router import Router
 from .state import StateFile
 from .strays import Strays
+from .tracing import gather
 from .turning import Turner
 from .underlay import NoRoute, Underlay
 from .views import connection_view
@@ -518,6 +520,17 @@ class Agent:
             connection_view(local.host.name, each, names, used)
             for each, *used in zip(held, usages[::2], usages[1::2], strict=True)
         ]
+
+    async def trace(self, name: str, question: Question) -> dict[str, Any]:
+        """What would happen to a packet of an endpoint here, in the schema of `nvi trace --json`.
+
+        Raises KeyError if it is not here, DirectoryError.
+        """
+        source = self._local.by_name[name].endpoint
+        try:
+            return trace(question, await gather(self._local, source, question)).shown()
+        except Refused as error:
+            raise DirectoryError(str(error)) from None
 
     async def status(self) -> dict[str, Any]:
         """How the agent is, what it holds, and what it has seen."""

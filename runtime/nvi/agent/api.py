@@ -6,6 +6,8 @@
     PUT    /endpoints/{name}   {"tenant", "network", "mac", "address", "port"}, and "address6" if it has both;
                                idempotent
     DELETE /endpoints/{name}
+    GET    /trace              ?source=NAME&destination=ADDRESS&protocol=tcp&port=80[&source_port=N]: what would
+                               happen to such a packet of an endpoint here, and why
     PUT    /tenants/{name}     nvi.model.Tenant as JSON: its networks and policy, in place of what they were
     GET    /services           {"schema": 1, "services": [...]}: what is published at this gateway
     PUT    /services/{protocol}/{port}    {"tenant", "address", "port"} of an endpoint: published at this gateway's
@@ -37,7 +39,8 @@ from ..directory import DirectoryError
 from ..model import Endpoint, Service, Tenant
 from ..serving import UnixServer
 from ..switch import SwitchError
-from .notation import PUBLISHED, EndpointProperties, NamedEndpoint, NamedService, ServiceProperties
+from ..trace import Question
+from .notation import PUBLISHED, EndpointProperties, NamedEndpoint, NamedService, ServiceProperties, TraceQuery
 from .state import StateError
 
 SCHEMA = 1
@@ -72,6 +75,9 @@ class Served(Protocol):
 
     async def connections(self) -> list[dict[str, Any]]:
         """Ready for JSON."""
+
+    async def trace(self, name: str, question: Question) -> dict[str, Any]:
+        """Ready for JSON. Raises KeyError if the endpoint is not here."""
 
     async def status(self) -> dict[str, Any]:
         """Ready for JSON."""
@@ -119,6 +125,18 @@ def application(agent: Served, host: str) -> Starlette:
             text = f"there is no endpoint {name} on host {host}; GET /endpoints lists those that are there"
             raise HTTPException(404, text) from None
         return Response(status_code=204)
+
+    async def trace(request: Request) -> Response:
+        try:
+            query = msgspec.convert(dict(request.query_params), TraceQuery, strict=False)
+            question = query.read()
+        except ValueError as error:
+            raise HTTPException(400, f"the question is not understood: {error}") from None
+        try:
+            return _json(await agent.trace(query.source, question))
+        except KeyError:
+            text = f"there is no endpoint {query.source} on host {host}; GET /endpoints lists those that are there"
+            raise HTTPException(404, text) from None
 
     async def put_tenant(request: Request) -> Response:
         name = request.path_params["name"]
@@ -168,6 +186,7 @@ def application(agent: Served, host: str) -> Starlette:
             route("GET", "/status", status),
             route("GET", "/connections", connections),
             route("GET", "/endpoints", endpoints),
+            route("GET", "/trace", trace),
             route("PUT", "/endpoints/{name}", put_endpoint),
             route("DELETE", "/endpoints/{name}", delete_endpoint),
             route("PUT", "/tenants/{name}", put_tenant),
@@ -198,8 +217,8 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if text in ("Not Found", "Method Not Allowed"):  # Starlette's own words
         text = (
             f"{request.method} {request.url.path} is nothing that this agent does; it answers GET /status, "
-            "/connections, /endpoints and /services, PUT and DELETE /endpoints/NAME and /services/PROTOCOL/PORT, and "
-            "PUT /tenants/NAME"
+            "/connections, /endpoints, /services and /trace, PUT and DELETE /endpoints/NAME and "
+            "/services/PROTOCOL/PORT, and PUT /tenants/NAME"
         )
     return _json({"error": text}, error.status_code)
 

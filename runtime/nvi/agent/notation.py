@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from ..model import Address, Endpoint, Protocol, Service, read_address, read_mac, show_address, show_mac
+from ..model import (
+    Address,
+    Endpoint,
+    Protocol,
+    Service,
+    read_address,
+    read_mac,
+    read_protocol,
+    show_address,
+    show_mac,
+)
+from ..trace import Question
 
 
 class EndpointProperties(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -101,3 +112,29 @@ class NamedService(ServiceProperties, frozen=True, forbid_unknown_fields=True, k
             via=service.via,
             external_port=service.external_port,
         )
+
+
+class TraceQuery(Struct, frozen=True, forbid_unknown_fields=True):
+    """What people ask of a packet that they do not send."""
+
+    source: str
+    """Name of an endpoint here."""
+    destination: str
+    protocol: str = "tcp"
+    port: int = 0
+    source_port: int | None = None
+
+    def read(self) -> Question:
+        """Raises ValueError with a sentence that names the property."""
+        destination = read_address(self.destination)
+        protocol = read_protocol(self.protocol)
+        for port in (self.port, self.source_port or 0):
+            if not 0 <= port <= 0xFFFF:
+                raise ValueError(f"{port} is not a port: use numbers up to 65535")
+        if protocol in (Protocol.TCP, Protocol.UDP) and not self.port:
+            raise ValueError(f"port: {self.protocol} needs the destination's; say which")
+        if protocol not in (Protocol.TCP, Protocol.UDP) and self.port:
+            raise ValueError(f"port: {self.protocol} has none; leave it out")
+        if protocol == Protocol.ICMP and len(destination) == 16:
+            protocol = Protocol.ICMPV6
+        return Question(destination, protocol, self.port, self.source_port)

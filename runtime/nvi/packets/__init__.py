@@ -30,6 +30,7 @@ from .headers import (
     MalformedPacket,
     ethernet,
     ip_packet,
+    is_single,
     read_datagram,
 )
 from .neighbours import (
@@ -74,6 +75,7 @@ __all__ = [
     "ethernet",
     "fragment_of",
     "ip_packet",
+    "is_single",
     "may_be_answered",
     "neighbour_advertisement",
     "parse",
