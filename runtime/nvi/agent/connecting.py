@@ -15,7 +15,7 @@ from dataclasses import replace
 from ..directory import DirectoryError
 from ..formulation import endpoint_side
 from ..keys import Exhausted
-from ..model import ConnectionId, End, Endpoint, FirstPacket, Flow, Protocol, Tenant, show_address
+from ..model import ConnectionId, End, Endpoint, FirstPacket, Protocol, Tenant, show_address
 from ..offers import NoAnswer
 from ..outside import not_outside
 from ..packets import MalformedPacket, Packet, parse, time_exceeded
@@ -131,18 +131,22 @@ class Connector:
         flow = packet.flow
         before = local.connections.get(identity)
         tenant = await local.tenant(near.endpoint.tenant)
+        opened_by: End | None = None
         if tenant.holds(flow.destination):
-            known, far = None, await local.directory.endpoint(tenant.name, flow.destination)
+            far = await local.directory.endpoint(tenant.name, flow.destination)
         else:
-            known, far = self._exits.remembered(identity), await self._outside(tenant, flow, before)
+            if (reason := not_outside(flow.destination)) is not None:
+                raise Denied(DropReason.UNREACHABLE, reason)
+            way = await self._exits.find(tenant.name, packet, before)
+            far, opened_by = Endpoint.outside(tenant.name, flow.destination, way.exit), way.initiator
         if not local.is_here(near):
             raise Refused(f"endpoint {near.endpoint.name} is gone")
         if far is None or far.name == near.endpoint.name:
             raise Denied(DropReason.UNKNOWN, f"tenant {tenant.name} has no endpoint {show_address(flow.destination)}")
-        if known is None:
+        if opened_by is None:
             near_opened, resumes = orient(tenant, near.endpoint, far, packet)
         else:
-            near_opened, resumes = known.initiator != End(flow.destination, flow.l4_destination), False
+            near_opened, resumes = opened_by != End(flow.destination, flow.l4_destination), False
         if packet.ttl <= 1 and far.network != near.endpoint.network:
             gateway = tenant.networks[near.endpoint.network].gateway_for(flow.source)
             assert gateway is not None, "an endpoint has addresses only of the families that its network has"
@@ -157,16 +161,6 @@ class Connector:
         if resumes and far.is_outside and await _settled(waiting):
             return  # it was another gateway's, which has found out where its endpoint is now
         await self.plug(Call(identity, tenant, near, far, flow, initiator, first, resumes), waiting, before)
-
-    async def _outside(self, tenant: Tenant, flow: Flow, before: Connection | None) -> Endpoint | None:
-        """Whoever is outside at this address, at the gateway by which the packet is to leave. Raises Denied, NoWay."""
-        if (reason := not_outside(flow.destination)) is not None:
-            raise Denied(DropReason.UNREACHABLE, reason)
-        known = self._exits.remembered(ConnectionId.of(tenant.name, flow))
-        exit = before.exit if before is not None else known.exit if known is not None else ""
-        if not exit:
-            exit = (await self._exits.choose(tenant.name, flow.source, flow.destination)).name
-        return Endpoint.outside(tenant.name, flow.destination, exit)
 
     async def plug(self, call: Call, waiting: Waiting, before: Connection | None) -> None:
         """Join a connection towards where its far endpoint is now. `before`: what was held of it until now.

@@ -11,7 +11,8 @@ import asyncio
 from msgspec import Struct
 
 from ..mappings import TCP_SECONDS, lifetime
-from ..model import Address, ConnectionId, End, Host
+from ..model import Address, ConnectionId, End, Flow, Host, Protocol
+from ..packets import Packet
 from ..route import NoWay, choose_exit
 from .connections import Attachment, Connection
 from .local import Local
@@ -31,6 +32,15 @@ class Known(Struct, frozen=True):
     """Seconds on the loop's clock."""
 
 
+class Way(Struct, frozen=True):
+    """How a packet leaves for the outside."""
+
+    exit: str
+    """The gateway."""
+    initiator: End | None
+    """Who opened the connection; None if nobody knows yet."""
+
+
 class Exits:
     """What one host knows of the gateways that its endpoints use."""
 
@@ -41,10 +51,33 @@ class Exits:
         """By endpoint: its gateway, and until when it may have mappings there that it has not used."""
         self._of_connection: dict[ConnectionId, Known] = {}
 
-    def remembered(self, identity: ConnectionId) -> Known | None:
-        """What is known of a connection that is not held any more, but may go on."""
-        known = self._of_connection.get(identity)
-        return known if known is not None and known.until > asyncio.get_running_loop().time() else None
+    async def find(self, tenant: str, packet: Packet, before: Connection | None) -> Way:
+        """By which gateway an endpoint's packet leaves, and who opened its connection, if that is known.
+
+        `before`: what is held of the connection. Raises NoWay, DirectoryError.
+        """
+        flow = packet.flow
+        if before is not None:
+            return Way(before.exit, before.initiator)
+        if flow.protocol != Protocol.TCP or not packet.opens:
+            known = self._of_connection.get(ConnectionId.of(tenant, flow))
+            now = asyncio.get_running_loop().time()
+            if known is not None and known.until > now and await self._local.directory.host(known.exit) is not None:
+                return Way(known.exit, known.initiator)
+            if (exit := await self._publishing(tenant, flow)) is not None:
+                # Whatever a service sends, whoever remembers it: to its clients it has but one address.
+                return Way(exit, End(flow.destination, flow.l4_destination))
+        return Way((await self.choose(tenant, flow.source, flow.destination)).name, None)
+
+    async def _publishing(self, tenant: str, flow: Flow) -> str | None:
+        """The gateway of the site at which the port that a packet comes from is published, if it is."""
+        directory = self._local.directory
+        service = tenant, flow.source, flow.l4_source, flow.protocol
+        for gateway in await directory.gateways(self._local.host.site):
+            for each in await directory.services(gateway.name):
+                if (each.tenant, each.endpoint, each.port, each.protocol) == service:
+                    return gateway.name
+        return None
 
     async def choose(self, tenant: str, address: Address, like: Address) -> Host:
         """The gateway by which an endpoint leaves: where it has mappings, else our own side, else one of the site's.
