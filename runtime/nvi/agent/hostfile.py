@@ -40,6 +40,8 @@ class ExternalSide(Struct, frozen=True, forbid_unknown_fields=True):
     address: str
     public: str | None = None
     """As the outside sees it: another one behind a 1:1 NAT."""
+    interface: str = "nvi1"
+    """The interface that carries the address."""
 
 
 class SwitchAddress(Struct, frozen=True, forbid_unknown_fields=True):
@@ -107,6 +109,7 @@ class HostFile(Struct, frozen=True, forbid_unknown_fields=True):
             state=self.state,
             netns=self.netns,
             underlay=self.underlay,
+            external="nvi1" if external is None else external.interface,
         )
 
 
@@ -129,7 +132,8 @@ def write_host_file(agent: AgentConfig, farm: str, nats: NatsConfig, idle_timeou
     host = agent.host
     side = None
     if host.external is not None:
-        side = ExternalSide(show_address(host.external.address), show_address(host.external.public))
+        addresses = (show_address(host.external.address), show_address(host.external.public))
+        side = ExternalSide(*addresses, interface=agent.external)
     file = HostFile(
         farm=farm,
         host=host.name,

@@ -10,25 +10,21 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-import msgspec
 import structlog
 from nats.aio.msg import Msg
 
 from ..nats.connection import PATIENCE, Away, Connection, NobodyThere, Subscription
 from ..nats.layout import Layout
-from . import Handler, NoAnswer, Reason, Refuse, Reply, Request
+from . import VERSION, Handler, NoAnswer, Reason, Refuse, Reply, Request
+from .wire import PREVIOUS, Inexpressible, NotUnderstood, decode_reply, decode_request, encode_reply, encode_request
 
 AT_A_TIME = 1024
 """Requests that are answered at a time; further ones are told to come back."""
 
-LARGEST = 16_384
-"""Bytes of a message. None of ours has more than a few hundred."""
+OLDER_SECONDS, OLDER_LIMIT = 60.0, 4096
+"""For how long, and of how many agents, it is remembered that they speak the version before."""
 
 _log = structlog.get_logger()
-
-_REQUEST = msgspec.msgpack.Decoder(Request)
-_REPLY = msgspec.msgpack.Decoder(Reply)
-_ENCODER = msgspec.msgpack.Encoder()
 
 
 class NatsOffers:
@@ -42,23 +38,39 @@ class NatsOffers:
         self._subscriptions: dict[str, Subscription] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._complained: set[str] = set()
+        self._older: dict[str, float] = {}
+        """Agents that speak the version before, until when that is believed: seconds on the loop's clock."""
 
     async def request(self, sender: str, receiver: str, message: Request) -> Reply:
         """See Offers."""
-        subject = self._layout.offer(receiver, sender)
+        older = self._older.get(receiver, 0.0) > _now()
+        reply = await self._ask(sender, receiver, message, PREVIOUS if older else VERSION)
+        if not older and isinstance(reply, Refuse) and reply.reason is Reason.VERSION:
+            reply = await self._ask(sender, receiver, message, PREVIOUS)
+            if not (isinstance(reply, Refuse) and reply.reason is Reason.VERSION):
+                self._remember_older(receiver)
+        return reply
+
+    async def _ask(self, sender: str, receiver: str, message: Request, version: int) -> Reply:
         try:
-            answer = await self._connection.request(subject, _ENCODER.encode(message), self._timeout)
+            data = encode_request(message, version)
+            subject = self._layout.offer(receiver, sender)
+            return decode_reply(await self._connection.request(subject, data, self._timeout), version)
         except NobodyThere:
             raise NoAnswer(f"no agent answers for host {receiver}") from None
         except Away as away:
             raise NoAnswer(f"the agent of host {receiver} is not reached: {away}") from None
-        try:
-            reply: Reply = _REPLY.decode(answer)
-        except ValueError as error:  # msgspec's errors are ValueErrors, too
+        except Inexpressible as what:
+            raise NoAnswer(f"host {receiver} speaks version {version}, which has no words for {what}") from None
+        except NotUnderstood as error:
             raise NoAnswer(
                 f"the agent of host {receiver} answers something that is not understood: {error}; upgrade either"
             ) from None
-        return reply
+
+    def _remember_older(self, receiver: str) -> None:
+        if len(self._older) >= OLDER_LIMIT:
+            self._older.clear()
+        self._older[receiver] = _now() + OLDER_SECONDS
 
     def serve(self, host: str, handler: Handler) -> None:
         """See Offers."""
@@ -69,7 +81,7 @@ class NatsOffers:
                 self._spawn(self._answer(host, handler, message))
             else:
                 busy = Refuse(Reason.BUSY, f"host {host} answers {AT_A_TIME} requests already")
-                await self._connection.answer(message, _ENCODER.encode(busy))
+                await self._connection.answer(message, encode_reply(busy, VERSION))
 
         async def subscribe() -> None:
             self._subscriptions[host] = await self._connection.subscribe(self._layout.offer(host, "*"), hear)
@@ -91,17 +103,20 @@ class NatsOffers:
     async def _answer(self, host: str, handler: Handler, message: Msg) -> None:
         sender = message.subject.rpartition(".")[2]
         try:
-            if len(message.data) > LARGEST:
-                raise ValueError(f"it has {len(message.data)} bytes, and at most {LARGEST} make sense")
-            request = _REQUEST.decode(message.data)
-        except ValueError as error:
+            request, version = decode_request(message.data)
+        except NotUnderstood as error:
             if sender not in self._complained:
                 self._complained.add(sender)
                 _log.error("a message is not understood", host=host, sender=sender, reason=str(error))
             refuse = Refuse(Reason.VERSION, f"host {host} does not understand the message: {error}; upgrade either")
-            await self._connection.answer(message, _ENCODER.encode(refuse))
+            await self._connection.answer(message, encode_reply(refuse, VERSION))
             return
-        await self._connection.answer(message, _ENCODER.encode(await handler(sender, request)))
+        reply = await handler(sender, request)
+        try:
+            answer = encode_reply(reply, version)
+        except Inexpressible as what:
+            answer = encode_reply(Refuse(Reason.VERSION, f"version {version} has no words for {what}"), version)
+        await self._connection.answer(message, answer)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -112,3 +127,7 @@ class NatsOffers:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             _log.error("unexpected failure", error=repr(error), exc_info=error)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
