@@ -93,9 +93,7 @@ async def test_a_new_agent_asks_an_old_one(nats: Nats) -> None:
         assert old.heard == [OLD_OFFER]
         assert await one.request("h1", "h2", Release(VERSION, IDENTITY, YOURS, MINE)) == Released()
         assert old.puzzled == 1, "that it is an old one is remembered"
-        with pytest.raises(
-            NoAnswer, match="speaks version 1, which has no words for a connection by"
-        ):
+        with pytest.raises(NoAnswer, match="speaks version 1, which has no words for a connection by"):
             await one.request("h1", "h2", msgspec.structs.replace(OFFER, exit="g1"))
 
 

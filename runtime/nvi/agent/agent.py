@@ -41,7 +41,7 @@ from .fragments import Fragments
 from .joining import Joiner
 from .journal import Journal
 from .local import Local, Refused
-from .neighbours import Neighbours
+from .neighbours import Neighbours, own_addresses
 from .offering import Offerer
 from .outlets import Outlets
 from .refusals import Refusals
@@ -60,9 +60,6 @@ AGEING_INTERVAL = 1.0
 
 BACKLOG = 1024
 """Punted packets kept while the agent takes over its switch."""
-
-ANY_ADDRESS = bytes(4)
-"""Sender of an address probe (RFC 5227)."""
 
 
 class Agent:
@@ -375,7 +372,7 @@ class Agent:
     def _guard_of(self, attachment: Attachment) -> list[GuardEntry]:
         endpoint, port = attachment.endpoint, attachment.port
         network = self._neighbours.network(endpoint)
-        return [GuardEntry(port, endpoint.mac, address, network) for address in (endpoint.address, ANY_ADDRESS)]
+        return [GuardEntry(port, endpoint.mac, address, network) for address in own_addresses(endpoint)]
 
     async def _open_port(self, attachment: Attachment) -> None:
         local = self._local
@@ -551,7 +548,7 @@ class Agent:
             "pid": os.getpid(),
             "entries": {
                 "connections": 2 * len(local.connections) + len(local.unknown) + len(self._refusals),
-                "guard": 2 * len(local.by_port),
+                "guard": sum(len(own_addresses(each.endpoint)) for each in local.by_port.values()),
                 "neighbours": len(self._neighbours),
             },
             "keys": len(local.keys),

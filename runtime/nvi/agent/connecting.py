@@ -77,6 +77,9 @@ class Connector:
         except MalformedPacket:
             local.events["malformed"] += 1
             return
+        if packet.flow.source not in near.endpoint.addresses:
+            local.events["link-local"] += 1  # admitted for neighbour discovery; nobody is reached by it
+            return
         identity = ConnectionId.of(near.endpoint.tenant, packet.flow)
         waiting = self._joiner.waiting.get(identity)
         if waiting is not None:
