@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary
 from . import hashes, ir, reads
 from .code import Block, Flow, Octets, Raw, Span, Src, expr, lit
 from .deparser import DeparserWriter
-from .graph import SPLIT_BUDGET, Graph, Needs, Walker, needs_of, strip
+from .graph import Graph, Needs, Walker, needs_of, strip
 from .ir import FieldRef
 from .parser import ParserWriter
 from .statements import DROP_PORT, EGRESS_SPEC, MULTICAST_GROUP, Externs, StatementWriter
@@ -201,7 +201,7 @@ class _Compiler:
         """What follows one way. Each may be asked for once."""
         way = self.ways[number]
         body = way.flow.block
-        self.walker.allow(SPLIT_BUDGET)
+        self.walker.begin()
         way.go_on(way.flow)
         return self._function(f"way_{number}", way.known, body)
 

@@ -21,7 +21,7 @@ SPLIT_BUDGET = 80
 """So many nodes may be generated for each function before ways that meet are merged whatever they know.
 Bounds the size of the code."""
 NODE_LIMIT = 30_000
-"""So many nodes make a program too entangled to be compiled at all."""
+"""So many nodes in one function make a program too entangled to be compiled at all."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,6 @@ class Walker:
     def __init__(self, evaluator: Evaluator) -> None:
         self.evaluator = evaluator
         self.visited = 0
-        self._limit = SPLIT_BUDGET
 
     def walk(self, graph: Graph[N], node: N | None, stop: N | None, flow: Flow, expand: Expand[N]) -> list[Flow]:
         """Generate from `node` up to `stop`. All returned flows are open: their code goes on."""
@@ -132,15 +131,15 @@ class Walker:
             flow, node = self.merge(parent, open_flows, needs), join
         return [flow]
 
-    def allow(self, nodes: int) -> None:
-        """From now on so many more nodes may be generated before ways are merged."""
-        self._limit = self.visited + nodes
+    def begin(self) -> None:
+        """A new function."""
+        self.visited = 0
 
     def worth_splitting(self, flows: Sequence[Flow], needs: Needs) -> bool:
         """Some of the flows know something that decides the way further on."""
         if any(flow.exited != flows[0].exited for flow in flows):
             return True
-        if self.visited > self._limit:
+        if self.visited > SPLIT_BUDGET:
             return False
         validities = [[flow.valid.get(header, lit(0)) for flow in flows] for header in needs.valid]
         fields: list[list[Value]] = [[flow.values.get(ref, lit(0)) for flow in flows] for ref in needs.tests]
