@@ -223,11 +223,6 @@ header index_t {
     bit<32> value;
 }
 
-// The type and code of an ICMP message, before it is clear what follows.
-header icmp_kind_t {
-    bit<16> type_code;
-}
-
 // The complement of that sum.
 header sum_t {
     bit<16> complement;
@@ -277,7 +272,6 @@ struct headers_t {
     outer4_t outer4;
     outer6_t outer6;
     index_t index;
-    icmp_kind_t icmp_kind;
     words_t words;
     addresses_t addresses;
     sum_t sum;

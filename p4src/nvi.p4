@@ -68,7 +68,7 @@ control NviIngress(inout headers_t hdr, inout metadata_t meta, inout standard_me
             if (hdr.datagram.isValid()) {
                 identifications.apply(hdr);
                 fragments.apply(hdr, meta, standard_metadata);
-            } 
+            }
             // An error goes to who has sent what it is about.
             if (hdr.outer4.isValid() && hdr.outer4.destination != hdr.ipv4.destination
                 || hdr.outer6.isValid() && hdr.outer6.destination != hdr.ipv6.destination) {

@@ -93,9 +93,7 @@ parser NviParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     }
 
     state icmp {
-        hdr.icmp_kind.setValid();
-        hdr.icmp_kind.type_code = packet.lookahead<bit<16>>();
-        transition select(hdr.icmp_kind.type_code) {
+        transition select(packet.lookahead<bit<16>>()) {
             ECHO_REQUEST: echo_request;
             ECHO_REPLY: echo_reply;
             0x0300 &&& 0xff00: icmp_error;  // destination unreachable
@@ -106,9 +104,7 @@ parser NviParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     }
 
     state cut_icmp {
-        hdr.icmp_kind.setValid();
-        hdr.icmp_kind.type_code = packet.lookahead<bit<16>>();
-        transition select(hdr.icmp_kind.type_code) {
+        transition select(packet.lookahead<bit<16>>()) {
             ECHO_REQUEST: echo_request;
             ECHO_REPLY: echo_reply;
             ECHO_REQUEST_V6: echo_request;
@@ -170,9 +166,7 @@ parser NviParser(packet_in packet, out headers_t hdr, inout metadata_t meta,
     }
 
     state icmp6 {
-        hdr.icmp_kind.setValid();
-        hdr.icmp_kind.type_code = packet.lookahead<bit<16>>();
-        transition select(hdr.icmp_kind.type_code) {
+        transition select(packet.lookahead<bit<16>>()) {
             ECHO_REQUEST_V6: echo_request;
             ECHO_REPLY_V6: echo_reply;
             0x0100 &&& 0xff00: icmp6_error;  // destination unreachable
