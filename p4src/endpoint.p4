@@ -87,8 +87,9 @@ control FromEndpoint(inout headers_t hdr, inout metadata_t meta, inout standard_
             hdr.edge.address = 80w0 ++ 16w0xffff ++ hdr.ipv4.source;
         } else if (hdr.ipv6.isValid()) {
             hdr.edge.address = hdr.ipv6.source;
-            if (hdr.link_option.isValid() && hdr.link_option.kind == SOURCE_LINK_ADDRESS
-                && hdr.link_option.mac != hdr.ethernet.source) {
+            if (hdr.ipv6.source[127:32] == 96w0xffff  // as which the guard holds an IPv4 address
+                || hdr.link_option.isValid() && hdr.link_option.kind == SOURCE_LINK_ADDRESS
+                   && hdr.link_option.mac != hdr.ethernet.source) {
                 meta.drop_reason = DropReason.SPOOFED;
             }
         } else if (hdr.arp.isValid()) {

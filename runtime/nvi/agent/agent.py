@@ -394,7 +394,7 @@ class Agent:
                 self._strays.stray(port, packet)
             case PuntReason.SERVICE:
                 self._fragments.first_waits(port, packet)
-                self._arrivals.of_service(packet)
+                self._arrivals.of_service(port, packet)
             case PuntReason.FRAGMENT:
                 self._fragments.hold(port, packet)
             case PuntReason.ERROR:
@@ -548,7 +548,7 @@ class Agent:
             "pid": os.getpid(),
             "entries": {
                 "connections": 2 * len(local.connections) + len(local.unknown) + len(self._refusals),
-                "guard": sum(len(own_addresses(each.endpoint)) for each in local.by_port.values()),
+                "guard": 2 * len(local.by_port),
                 "neighbours": len(self._neighbours),
             },
             "keys": len(local.keys),

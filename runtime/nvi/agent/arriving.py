@@ -9,6 +9,7 @@ from ..directory import DirectoryError
 from ..keys import Exhausted, Pair, Path
 from ..model import ConnectionId, End, Endpoint, FirstPacket
 from ..offers import NoAnswer
+from ..outside import not_outside
 from ..packets import MalformedPacket, Packet, parse
 from ..policy import judge
 from ..route import NoWay
@@ -35,9 +36,12 @@ class Arrivals:
         self._outlets = outlets
         self._in_flight = 0
 
-    def of_service(self, frame: bytes) -> None:
+    def of_service(self, wire: int, frame: bytes) -> None:
         """A packet came to a published service, of a connection that the switch does not hold."""
         local = self._local
+        if wire != PORT_EXTERNAL:  # services are reached as from the outside, and only from there
+            local.events["service from inside"] += 1
+            return
         try:
             packet = parse(frame)
         except MalformedPacket:
@@ -118,6 +122,8 @@ class Arrivals:
         tenant = await local.tenant(identity.tenant)
         if tenant.holds(outside.address):
             raise Refused("it comes from an address of the tenant's own networks")
+        if (reason := not_outside(outside.address)) is not None:
+            raise Refused(f"nobody outside can be its sender: {reason}")  # RFC 1812 section 5.3.7
         if packet.ttl <= 1:
             raise Refused("its TTL ends here")
         far = await local.directory.endpoint(tenant.name, inside.address)

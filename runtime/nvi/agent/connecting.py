@@ -78,7 +78,8 @@ class Connector:
             local.events["malformed"] += 1
             return
         if packet.flow.source not in near.endpoint.addresses:
-            local.events["link-local"] += 1  # admitted for neighbour discovery; nobody is reached by it
+            # Such as its link-local address, which the switch admits for neighbour discovery.
+            local.events["no address for connections"] += 1
             return
         identity = ConnectionId.of(near.endpoint.tenant, packet.flow)
         waiting = self._joiner.waiting.get(identity)

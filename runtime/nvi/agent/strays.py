@@ -50,6 +50,7 @@ class Strays:
         if wire == PORT_EXTERNAL:
             ours = (external.address,) if external is not None else ()
         if flow.destination not in ours:
+            local.events["strays for others"] += 1
             return
         path = Path(wire, flow.destination, flow.source, flow.protocol)
         pair = Pair(path, flow.l4_destination, flow.l4_source)
