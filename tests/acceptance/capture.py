@@ -45,7 +45,10 @@ class Seen:
 
     @property
     def substance(self) -> tuple[int, int, bytes, bytes]:
-        """What no rewrite may change: length, identification and flags, everything after ports and checksum."""
+        """What no rewrite may change: length, TOS and flags, everything after ports and checksum.
+
+        And the identification, but only with DF: a datagram that might be cut gets a fresh one (RFC 6864).
+        """
         frame = self.frame[: 14 + self.length]
         if self.protocol == 6:
             rest = frame[38:50] + frame[52:]
@@ -53,7 +56,8 @@ class Seen:
             rest = frame[38:40] + frame[42:]
         else:
             rest = frame[34:36] + frame[40:]
-        return self.protocol, self.length, frame[15:16] + frame[18:22], rest
+        kept = frame[18:22] if frame[20] & 0x40 else frame[20:22]
+        return self.protocol, self.length, frame[15:16] + kept, rest
 
     def wrong_checksum(self) -> str | None:
         """Which checksum is wrong, if one is."""

@@ -212,6 +212,7 @@ class Stream:
 
 def test_a_stream_runs_through_the_death_of_the_agents(farm: Farm):
     with farm.serving("acme-web4", "serve_tcp", 7003), Stream(farm, 12):
+        farm.wait_for(lambda: farm.held()["bj2"] >= 4, "both of iperf3's connections are there")
         before = {each["id"] for each in farm.json("connections")["connections"] if each["protocol"] == "tcp"}
         entries = farm.held()
         pids = farm.agent_pids()

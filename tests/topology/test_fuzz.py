@@ -37,7 +37,7 @@ def test_any_punctuation(text: str) -> None:
 
 WORDS = tuple(
     """
-    name idle_timeout sites hosts tenants endpoints site underlay networks groups cidr gateway ip mac host
+    name idle_timeout punt_rate sites hosts tenants endpoints site underlay networks groups cidr gateway ip mac host
     pool external address public internet outside cidr6 gateway6 ip6 dns mtu publish via port external_port protocol
     dc h1 h2 red blue web db a b c null true 3 -1 .5 .nan 0x10
     172.16.1.1/24 10.0.1.0/24 10.0.1.1 10.0.1.254

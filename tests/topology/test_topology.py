@@ -100,6 +100,8 @@ CASES = [
     ("idle_timeout: 12.5", "idle_timeout: inf", 2, "inf is not between"),
     ("idle_timeout: 12.5", "idle_timeout: 30s", 2, "'30s' is not a number"),
     ("idle_timeout: 12.5", "idle_timeout: [1]", 2, "must be a single value"),
+    ("idle_timeout: 12.5", "punt_rate: 0", 2, "'0' is not a whole number from 1 to"),
+    ("idle_timeout: 12.5", "punt_rate: 1e3", 2, "'1e3' is not a whole number from 1 to"),
     ("name: farm", "nam: farm", 1, "has no 'name'"),
     ("name: farm", "name: my farm", 1, "'my farm' would not work"),
     ("sites: {dc: {}}", "sites: {}", 3, "has no 'sites'"),

@@ -127,7 +127,7 @@ def read_host_file(path: Path) -> HostFile:
     return file
 
 
-def write_host_file(agent: AgentConfig, farm: str, nats: NatsConfig, idle_timeout: float) -> bytes:
+def write_host_file(agent: AgentConfig, farm: str, nats: NatsConfig, idle_timeout: float, punt_rate: int) -> bytes:
     """The same the other way round, as JSON."""
     host = agent.host
     side = None
@@ -148,6 +148,7 @@ def write_host_file(agent: AgentConfig, farm: str, nats: NatsConfig, idle_timeou
         state=agent.state,
         netns=agent.netns,
         idle_timeout=idle_timeout,
+        punt_rate=punt_rate,
     )
     return msgspec.json.format(msgspec.json.encode(file), indent=1) + b"\n"
 

@@ -228,8 +228,9 @@ class Farm:
         assert self._messaging is not None
         agent = self._agent_config(device_id, self.topology.hosts[name])
         path = self._directory.of_host(name) / "agent.yaml"
+        messaging, topology = self._messaging, self.topology
         path.write_bytes(
-            write_host_file(agent, self._messaging.farm, self._messaging.config(name), self.topology.idle_timeout)
+            write_host_file(agent, messaging.farm, messaging.config(name), topology.idle_timeout, topology.punt_rate)
         )
         return path
 
@@ -247,6 +248,7 @@ class Farm:
             agents=tuple(self._agent_config(device_id, host) for device_id, host in hosts),
             tenants=tuple(self._tenants.values()),
             idle_timeout=self.topology.idle_timeout,
+            punt_rate=self.topology.punt_rate,
         )
 
     def _agent_config(self, device_id: int, host: TopologyHost) -> AgentConfig:

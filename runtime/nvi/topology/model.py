@@ -9,6 +9,7 @@ from msgspec import Struct
 from ..model import Endpoint, External, Host, Service, Tenant
 
 DEFAULT_IDLE_TIMEOUT = 30.0
+DEFAULT_PUNT_RATE = 5000
 DEFAULT_MTU = 1500
 TRANSLATION_GROWTH = 20
 """Bytes by which an IPv4 packet grows where it crosses an underlay of IPv6: the difference of their headers."""
@@ -86,6 +87,8 @@ class Topology(Struct, frozen=True):
     services: tuple[Service, ...] = ()
     idle_timeout: float = DEFAULT_IDLE_TIMEOUT
     """Seconds without a packet after which a connection leaves nothing behind."""
+    punt_rate: int = DEFAULT_PUNT_RATE
+    """Packets per second that one port of a switch may punt."""
 
     def endpoints_of(self, host: str) -> list[Endpoint]:
         """The endpoints that start on this host, in the order of the file."""

@@ -26,6 +26,7 @@ from .document import Field, Mapping, Value
 from .model import (
     DEFAULT_IDLE_TIMEOUT,
     DEFAULT_MTU,
+    DEFAULT_PUNT_RATE,
     IPAddress,
     IPInterface,
     IPNetwork,
@@ -39,6 +40,7 @@ from .record import NAME_RULE, Record, name_works
 from .rules import external_port, named, ports_of, protocol_of, service_port
 
 _LONGEST_IDLE_TIMEOUT = 86400.0
+_HIGHEST_PUNT_RATE = 1_000_000
 _CIDR = {4: "cidr", 6: "cidr6"}
 _SMALLEST_MTU = 1280  # that of IPv6 (RFC 8200 section 5)
 
@@ -53,7 +55,10 @@ class Reader:
     def __init__(self, report: Report, root: Value) -> None:
         self.report = report
         self.lines: dict[str, int] = {}
-        known = ("name", "idle_timeout", "sites", "hosts", "internet", "tenants", "endpoints", "policies", "publish")
+        known = (
+            "name", "idle_timeout", "punt_rate", "sites", "hosts", "internet", "tenants", "endpoints", "policies",
+            "publish",
+        )  # fmt: skip
         self._top = Record(report, "topology", Field(1, root), known)
         self._host_names: list[str] = []
         self._owners: dict[str, str | None] = {}
@@ -84,12 +89,18 @@ class Reader:
             outside=outside,
             services=self._services(hosts, endpoints),
             idle_timeout=self._idle_timeout(),
+            punt_rate=self._punt_rate(),
         )
 
     def _idle_timeout(self) -> float:
         remedy = "give it a positive number of seconds, such as 30"
         value = self._top.parse(self._top.get("idle_timeout"), "idle_timeout", _seconds, remedy)
         return DEFAULT_IDLE_TIMEOUT if value is None else value
+
+    def _punt_rate(self) -> int:
+        remedy = f"give it packets per second, such as {DEFAULT_PUNT_RATE}"
+        value = self._top.parse(self._top.get("punt_rate"), "punt_rate", _rate, remedy)
+        return DEFAULT_PUNT_RATE if value is None else value
 
     def _sites(self) -> dict[str, Site]:
         sites: dict[str, Site] = {}
@@ -394,6 +405,12 @@ def _name(text: str) -> str:
 def _mtu(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not _SMALLEST_MTU <= int(text) <= DEFAULT_MTU:
         raise ValueError(f"{text!r} is not between {_SMALLEST_MTU} and {DEFAULT_MTU} bytes")
+    return int(text)
+
+
+def _rate(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) <= _HIGHEST_PUNT_RATE:
+        raise ValueError(f"{text!r} is not a whole number from 1 to {_HIGHEST_PUNT_RATE}")
     return int(text)
 
 
