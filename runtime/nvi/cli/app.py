@@ -119,6 +119,47 @@ def switch(context: typer.Context) -> None:
     embedded(["switch", *context.args], prog_name="nvi")
 
 
+nats_app = typer.Typer(
+    help="Prepare NATS for a farm on real machines (docs/nats.md).", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(nats_app, name="nats")
+
+Servers = Annotated[
+    list[str], typer.Option("--server", help="nats://ADDRESS:PORT of a server; may be repeated.", show_default=False)
+]
+
+
+@nats_app.command("config")
+def nats_config(
+    file: Annotated[Path, typer.Argument(help="The farm's topology.", show_default=False)],
+    directory: Annotated[Path, typer.Argument(help="Where to write: keys that are there stay.", show_default=False)],
+    server: Servers,
+    listen: Annotated[str, typer.Option(help="ADDRESS:PORT on which the server is to listen.")] = "0.0.0.0:4222",
+    every_tenant: Annotated[
+        bool, typer.Option("--every-tenant", help="Let each host have endpoints of every tenant, not only its own.")
+    ] = False,
+) -> None:
+    """Write nats.conf, and for each host its key HOST.nk and the configuration HOST.yaml of its agent."""
+    from .nats import config as write
+
+    write(file, directory, listen, server, every_tenant=every_tenant)
+    print(f"written to {directory}: nats.conf, and for each host HOST.nk and HOST.yaml")
+
+
+@nats_app.command("prepare")
+def nats_prepare(
+    file: Annotated[Path, typer.Argument(help="The farm's topology.", show_default=False)],
+    server: Servers,
+    key: Annotated[Path, typer.Option(help="_operator.nk, as 'nvi nats config' has written it.", show_default=False)],
+    replicas: Annotated[int, typer.Option(help="How many servers of a cluster keep each bucket.", min=1, max=5)] = 1,
+) -> None:
+    """Make the farm's buckets, and publish its tenants with their policies."""
+    from .nats import prepare
+
+    prepare(file, server, key, replicas)
+    print("the buckets are there, and the tenants are published")
+
+
 @app.command()
 def agent(
     config: Annotated[Path, typer.Option(help="What docs/nats.md describes.", show_default=False)],

@@ -19,14 +19,15 @@ from .errors import FAILED, MISUSE, CommandError
 
 def up(file: Path, target: Target | None, *, detach: bool, servers: int) -> int:
     """Run a farm; returns the exit status. Raises CommandError if nothing has been started. `servers`: see Farm."""
-    topology = _load(file)
+    topology = load_topology(file)
     _check_machine(topology)
     target = _choose(target)
     _say(_summary(topology, target))
     return _background(file, target, servers) if detach else _foreground(topology, file, target, servers)
 
 
-def _load(file: Path) -> Topology:
+def load_topology(file: Path) -> Topology:
+    """Raises CommandError, which names everything that is wrong."""
     try:
         return load(file)
     except TopologyError as error:
@@ -113,7 +114,7 @@ def _background(file: Path, target: Target, servers: int) -> int:
     assert process.stdout is not None
     for line in process.stdout:
         if line.rstrip("\n") == READY and not interrupted:
-            _say(f"The farm is up, in the background (pid {process.pid}):\n{_hints(_load(file))}")
+            _say(f"The farm is up, in the background (pid {process.pid}):\n{_hints(load_topology(file))}")
             return 0
         _say(line.rstrip("\n"))
     status = process.wait()
