@@ -40,6 +40,7 @@ class Nats:
         self.log = directory / "nats.log"
         self.keys = {name: new_key(directory / f"{name}.nk") for name in (*TENANTS, OPERATOR)}
         self.members = {name: Member(self.keys[name], "here", tenants) for name, tenants in TENANTS.items()}
+        self.server = Server("n1", f"127.0.0.1:{self.port}", str(directory / "store"))
         self._program = program
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -48,9 +49,8 @@ class Nats:
         return f"nats://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        server = Server("n1", f"127.0.0.1:{self.port}", str(self.directory / "store"))
         path = self.directory / "nats.conf"
-        path.write_bytes(configuration(server, LAYOUT, self.keys[OPERATOR], self.members))
+        path.write_bytes(configuration(self.server, LAYOUT, self.keys[OPERATOR], self.members))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([self._program, "-c", str(path)], stdout=log, stderr=log)
         deadline = time.monotonic() + PATIENCE

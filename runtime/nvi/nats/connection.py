@@ -26,7 +26,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Subscribed
 from nats.js import JetStreamContext
 
-from .layout import read_subject
+from .layout import API, DOMAIN, read_subject, within_domain, write_subject
 
 _log = structlog.get_logger()
 
@@ -230,7 +230,7 @@ class Connection:
         NoBucket.
         """
         async with self._asking(read_subject(stream, leader=leader)) as client:
-            manager = client.jsm(timeout=PATIENCE)
+            manager = client.jsm(prefix=API, timeout=PATIENCE)
             sequence = 1 if after is None else after + 1
             try:
                 if leader and after is None:
@@ -253,9 +253,10 @@ class Connection:
         headers = {} if data is not None else {_OPERATION: "DEL"}
         if expected is not None:
             headers["Nats-Expected-Last-Subject-Sequence"] = str(expected)
-        async with self._asking(subject) as client:
+        where = write_subject(subject)
+        async with self._asking(where) as client:
             try:
-                stored = await client.jetstream(timeout=PATIENCE).publish(subject, data or b"", headers=headers or None)
+                stored = await client.jetstream(timeout=PATIENCE).publish(where, data or b"", headers=headers or None)
             except nats.js.errors.APIError as error:
                 if error.err_code == _WRONG_SEQUENCE:
                     raise Raced(str(error.description)) from None
@@ -266,7 +267,7 @@ class Connection:
         """For those who manage streams. Raises Away."""
         await self.ready()
         assert self._client is not None
-        return self._client.jetstream(timeout=PATIENCE)
+        return self._client.jetstream(domain=DOMAIN, timeout=PATIENCE)
 
     @contextlib.asynccontextmanager
     async def _asking(self, subject: str, patience: float = PATIENCE) -> AsyncIterator[Client]:
@@ -275,7 +276,8 @@ class Connection:
         client = self._client
         assert client is not None
         question = _Question(asyncio.timeout(patience))
-        self._questions.setdefault(subject.lower(), []).append(question)
+        asked = within_domain(subject).lower()
+        self._questions.setdefault(asked, []).append(question)
         try:
             async with question.limit:
                 yield client
@@ -293,10 +295,9 @@ class Connection:
         except (nats.errors.Error, OSError) as error:
             raise Away(f"{_sentence(error)} ({self._state})") from None
         finally:
-            questions = self._questions[subject.lower()]
-            questions.remove(question)
-            if not questions:
-                del self._questions[subject.lower()]
+            self._questions[asked].remove(question)
+            if not self._questions[asked]:
+                del self._questions[asked]
 
     async def subscribe(self, subject: str, callback: Callable[[Msg], Awaitable[None]]) -> Subscription:
         """Have `callback`, a coroutine function, called with what comes on a subject, one message after the other.

@@ -22,13 +22,19 @@ A bucket is a JetStream key-value bucket: the stream KV_bucket with the subjects
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
 from ..model import Address, show_address
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+DOMAIN = "nvi"
+"""The JetStream domain of the servers that hold buckets: by it leaf nodes reach them, too."""
+
+API = f"$JS.{DOMAIN}.API"
+"""Prefix of all that is asked of JetStream."""
 
 POLICY = "policy"
 """Key of a tenant's networks and policy."""
@@ -112,7 +118,20 @@ class Layout(Struct, frozen=True):
 
 def read_subject(stream: str, *, leader: bool) -> str:
     """Where a stream is read: from the server that leads it, or from any that holds it."""
-    return f"$JS.API.{'STREAM.MSG' if leader else 'DIRECT'}.GET.{stream}"
+    return f"{API}.{'STREAM.MSG' if leader else 'DIRECT'}.GET.{stream}"
+
+
+def write_subject(subject: str) -> str:
+    """Where a bucket's subject is written, also from a leaf node."""
+    return f"{API}.{subject}"
+
+
+def within_domain(subject: str) -> str:
+    """What a server of the domain makes of a subject before it looks whether it is permitted."""
+    inside = subject.removeprefix(f"{API}.")
+    if inside == subject or inside.startswith("$KV."):
+        return inside
+    return f"$JS.API.{inside}"
 
 
 def at_key(site: str, address: Address, host: str) -> str:
@@ -149,16 +168,20 @@ class Permissions(Struct, frozen=True):
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    never: tuple[str, ...] = ()
+    """What of the former it may not publish."""
 
 
 def host_permissions(layout: Layout, host: str, site: str, tenants: Iterable[str]) -> Permissions:
     """What the agent of a host needs, and nothing else. `tenants`: those whose endpoints it may have."""
     buckets = [layout.leases, layout.hosts]
-    publish = [
+    written = [
         layout.leases.subject(token(host)),
         *(layout.hosts.subject(key) for key in (f"at.{token(site)}.*.{host}", gateway_key(site, host))),
         layout.hosts.subject(f"public.*.{host}"),
         layout.hosts.subject(service_key(host, None, None)),
+    ]
+    publish = [
         f"nvi.{layout.farm}.offer.*.{host}",
         layout.alive(host),
     ]
@@ -172,7 +195,25 @@ def host_permissions(layout: Layout, host: str, site: str, tenants: Iterable[str
     for name in sorted(tenants):
         tenant = layout.tenant(name)
         buckets.append(tenant)
-        publish.append(tenant.subject(f"endpoint.*.{host}"))
+        written.append(tenant.subject(f"endpoint.*.{host}"))
         subscribe.append(tenant.watch_subject(">"))
-    publish += [read_subject(bucket.stream, leader=leader) for bucket in buckets for leader in (True, False)]
-    return Permissions(tuple(publish), tuple(subscribe))
+    stored = [write_subject(subject) for subject in written]
+    stored += [read_subject(bucket.stream, leader=leader) for bucket in buckets for leader in (True, False)]
+    # Servers of the domain look at what they have made of a subject, leaf nodes at what it was.
+    return Permissions((*publish, *stored, *map(within_domain, stored)), tuple(subscribe))
+
+
+def site_permissions(
+    layout: Layout, hosts: Mapping[str, Iterable[str]], others: Iterable[str], site: str
+) -> Permissions:
+    """What a site's own server may pass on to the others: what its hosts may.
+
+    `hosts`: theirs, each with its tenants; `others`: hosts of other sites, in whose names nothing is passed on.
+    """
+    each = [host_permissions(layout, host, site, tenants) for host, tenants in hosts.items()]
+    publish = {subject for one in each for subject in one.publish}
+    # That somebody listens to all offers is told to a leaf node only if it may publish all of them.
+    publish |= {f"nvi.{layout.farm}.offer.*.*", f"nvi.{layout.farm}.inbox.>"}
+    never = tuple(f"nvi.{layout.farm}.offer.*.{token(host)}" for host in sorted(others))
+    subscribe = {subject for one in each for subject in one.subscribe}
+    return Permissions(tuple(sorted(publish)), tuple(sorted(subscribe)), never)

@@ -18,7 +18,7 @@ import msgspec
 import nkeys
 from msgspec import Struct
 
-from .layout import Layout, Permissions, host_permissions, token
+from .layout import DOMAIN, Layout, Permissions, host_permissions, site_permissions, token
 
 PROGRAM = "nats-server"
 
@@ -39,6 +39,16 @@ class Cluster(Struct, frozen=True):
     """By which they know each other."""
 
 
+class Leaf(Struct, frozen=True):
+    """That a server is a site's own: a leaf node of the servers that hold the farm's buckets."""
+
+    url: str
+    """`nats-leaf://ADDRESS:PORT`, or `tls://...`, of their port for leaf nodes."""
+    site: str
+    password: str
+    """By which they know this site's server."""
+
+
 class Server(Struct, frozen=True):
     """One NATS server."""
 
@@ -48,6 +58,12 @@ class Server(Struct, frozen=True):
     store: str
     """The directory in which it keeps what is published."""
     cluster: Cluster | None = None
+    leaf: Leaf | None = None
+    """It keeps no buckets itself then."""
+    leaf_nodes: str | None = None
+    """`ADDRESS:PORT` for the servers of other sites."""
+    sites: Mapping[str, str] = {}
+    """By site that has a server of its own: its password."""
     ca: str | None = None
     certificate: str | None = None
     key: str | None = None
@@ -96,20 +112,33 @@ def new_key(path: Path) -> str:
 def configuration(server: Server, layout: Layout, operator: str, hosts: Mapping[str, Member]) -> bytes:
     """The configuration file of a server. `operator`: public key of whoever runs the farm.
 
-    It holds no secret but the password of a cluster.
+    It holds no secret but the passwords by which servers know each other.
     """
     users: list[dict[str, Any]] = [{"nkey": operator}]
     for name, member in sorted(hosts.items()):
         permissions = host_permissions(layout, token(name), member.site, member.tenants)
         users.append({"nkey": member.public, "permissions": _permissions(permissions)})
-    accounts: dict[str, Any] = {layout.farm: {"jetstream": "enabled", "users": users}, "SYS": {"users": []}}
+    for site, password in server.sites.items():
+        there = {name: member for name, member in hosts.items() if member.site == site}
+        others = hosts.keys() - there.keys()
+        permissions = site_permissions(layout, {name: each.tenants for name, each in there.items()}, others, site)
+        users.append({"user": f"site-{site}", "password": password, "permissions": _allowed(permissions)})
+    account: dict[str, Any] = {"users": users}
     config: dict[str, Any] = {
         "server_name": server.name,
         "listen": server.listen,
-        "jetstream": {"store_dir": server.store},
-        "accounts": accounts,
+        "accounts": {layout.farm: account, "SYS": {"users": []}},
         "system_account": "SYS",
     }
+    if server.leaf is None:
+        config["jetstream"] = {"store_dir": server.store, "domain": DOMAIN}
+        account["jetstream"] = "enabled"
+    else:
+        scheme, _, address = server.leaf.url.partition("://")
+        url = f"{scheme}://site-{server.leaf.site}:{server.leaf.password}@{address}"
+        config["leafnodes"] = {"remotes": [{"urls": [url], "account": layout.farm}], "reconnect": 1}
+    if server.leaf_nodes is not None:
+        config["leafnodes"] = {"listen": server.leaf_nodes}
     if server.ports is not None:
         config["ports_file_dir"] = server.ports
     if server.certificate is not None:
@@ -126,10 +155,15 @@ def configuration(server: Server, layout: Layout, operator: str, hosts: Mapping[
     return msgspec.json.format(msgspec.json.encode(config), indent=1) + b"\n"
 
 
-def _permissions(permissions: Permissions) -> dict[str, Any]:
+def _allowed(permissions: Permissions) -> dict[str, Any]:
     return {
-        "publish": {"allow": list(permissions.publish)},
+        "publish": {"allow": list(permissions.publish), "deny": list(permissions.never)},
         "subscribe": {"allow": list(permissions.subscribe)},
+    }
+
+
+def _permissions(permissions: Permissions) -> dict[str, Any]:
+    return _allowed(permissions) | {
         # Only who was asked may publish to where the answer goes, once, and for a while.
         "allow_responses": {"max": 1, "expires": f"{ANSWER_SECONDS}s"},
     }
