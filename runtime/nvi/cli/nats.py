@@ -33,8 +33,8 @@ def config(file: Path, directory: Path, listen: str, servers: list[str], *, ever
             name: server.Member(keys[name], host.site, _tenants_of(topology, name, every_tenant))
             for name, host in topology.hosts.items()
         }
-        described = server.Server("nats", listen, "/var/lib/nats")
-        _write(directory / "nats.conf", server.configuration(described, layout, keys[OPERATOR], members))
+        nats_server = server.Server("nats", listen, "/var/lib/nats")
+        _write(directory / "nats.conf", server.configuration(nats_server, layout, keys[OPERATOR], members))
         for name, host in topology.hosts.items():
             nats = NatsConfig(tuple(servers), nkey=f"/etc/nvi/{name}.nk")
             agent = AgentConfig(
@@ -44,7 +44,8 @@ def config(file: Path, directory: Path, listen: str, servers: list[str], *, ever
                 api="/run/nvi/agent.sock",
                 state="/var/lib/nvi/agent.json",
             )
-            _write(directory / f"{name}.yaml", write_host_file(agent, topology.name, nats, topology.idle_timeout))
+            described = write_host_file(agent, topology.name, nats, topology.idle_timeout, topology.punt_rate)
+            _write(directory / f"{name}.yaml", described)
     except (OSError, ValueError, msgspec.MsgspecError) as error:
         raise CommandError(str(error)) from None
 
