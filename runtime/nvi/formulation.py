@@ -11,14 +11,14 @@ from functools import cache
 from hashlib import blake2s
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .model import Address, Endpoint, FirstPacket, Flow, Mac, Protocol, Tenant
+from .packets import GROWTH
 from .switch import NO_MAC, PORT_EXTERNAL, PORT_FIRST_ENDPOINT, ConnectionEntry, ConnectionKey, Rewrite
 
 UNDERLAY_TTL = 64
 """With what TTL packets start on each underlay segment (RFC 1122's default has been 64 since RFC 1700)."""
-
-_ANY = FirstPacket(UNDERLAY_TTL)
 
 
 def segment_protocol(protocol: int, address: Address) -> int:
@@ -43,6 +43,12 @@ class Side(Struct, frozen=True):
     destination_mac: Mac
     first: FirstPacket
     """What packets that go out here carry: TTL always, the rest where the other side is of the other family."""
+    router: Address | None = None
+    """Who tells of errors here, unless the far end itself does; None on a wire, where it is the peer's address."""
+    routed: bool = False
+    """Whether a router lies between this side and the other."""
+    mtu: int = 0
+    """The longest IP packet that may go out here; 0 if the switch need not look."""
 
 
 def join(one: Side, other: Side, idle_timeout: float, tags: tuple[int, int]) -> tuple[ConnectionEntry, ConnectionEntry]:
@@ -51,9 +57,9 @@ def join(one: Side, other: Side, idle_timeout: float, tags: tuple[int, int]) -> 
 
 
 def _towards(come: Side, go: Side, idle_timeout: float, tag: int) -> ConnectionEntry:
-    out, first = go.flow.reversed(), go.first
+    out, first, limit = go.flow.reversed(), go.first, _limit(come.flow, go.flow, go.mtu)
     if len(out.source) == len(come.flow.source):
-        rewrite = Rewrite(go.source_mac, go.destination_mac, out, first.ttl, go.port)
+        rewrite = Rewrite(go.source_mac, go.destination_mac, out, first.ttl, go.port, go.router, come.routed, limit)
     else:
         rewrite = Rewrite(
             go.source_mac,
@@ -61,10 +67,29 @@ def _towards(come: Side, go: Side, idle_timeout: float, tag: int) -> ConnectionE
             out,
             first.ttl,
             go.port,
-            flow_label=first.flow_label,
-            dont_fragment=first.dont_fragment,
+            go.router,
+            come.routed,
+            limit,
+            first.flow_label,
+            first.dont_fragment,
         )
     return ConnectionEntry(ConnectionKey(come.port, come.key_mac, come.flow), rewrite, idle_timeout, tag)
+
+
+def _limit(come: Flow, go: Flow, mtu: int) -> int:
+    """The length of the packets that come in and may go out, which may grow or shrink on the way."""
+    if not mtu or len(come.source) == len(go.source):
+        return mtu
+    return mtu + GROWTH if len(come.source) == 16 else mtu - GROWTH
+
+
+def redirected(entry: ConnectionEntry, source_mac: Mac, next_hop: Mac, mtu: int) -> ConnectionEntry:
+    """An entry that leads out of a wire, along another way there."""
+    old = entry.action
+    assert isinstance(old, Rewrite), "only what is rewritten leads anywhere"
+    limit = _limit(entry.key.flow, old.flow, mtu)
+    action = replace(old, ethernet_source=source_mac, ethernet_destination=next_hop, max_length=limit)
+    return replace(entry, action=action)
 
 
 def endpoint_side(tenant: Tenant, near: Endpoint, port: int, far: Endpoint, flow: Flow, first: FirstPacket) -> Side:
@@ -73,25 +98,33 @@ def endpoint_side(tenant: Tenant, near: Endpoint, port: int, far: Endpoint, flow
     `flow` is that of the packets that `near` sends. Within a network the peers see each other; between networks a
     router shows: its MAC, and one hop less.
     """
+    router = tenant.networks[near.network].gateway_for(flow.source)
     if near.network == far.network:
-        return Side(port, near.mac, flow, far.mac, near.mac, first)
-    routed = FirstPacket(first.ttl - 1, first.flow_label, first.dont_fragment)
-    return Side(port, near.mac, flow, tenant.gateway_mac(near.network), near.mac, routed)
+        return Side(port, near.mac, flow, far.mac, near.mac, first, router)
+    seen = FirstPacket(first.ttl - 1, first.flow_label, first.dont_fragment)
+    return Side(port, near.mac, flow, tenant.gateway_mac(near.network), near.mac, seen, router, routed=True)
 
 
-def link_side(wire: int, outgoing: Flow, source_mac: Mac, next_hop: Mac) -> Side:
-    """The side of a switch towards another host. `outgoing`: the segment's 5-tuple of the packets that we send."""
-    return Side(wire, NO_MAC, outgoing.reversed(), source_mac, next_hop, _ANY)
+def link_side(wire: int, outgoing: Flow, source_mac: Mac, next_hop: Mac, mtu: int, first: FirstPacket) -> Side:
+    """The side of a switch towards another host. `outgoing`: the segment's 5-tuple of the packets that we send.
+
+    Underlay hops do not show, so each segment has a TTL of its own. The rest of what the first packet carried is needed
+    where a packet gets back into its family.
+    """
+    fresh = FirstPacket(UNDERLAY_TTL, first.flow_label, first.dont_fragment)
+    return Side(wire, NO_MAC, outgoing.reversed(), source_mac, next_hop, fresh, mtu=mtu)
 
 
-def outside_side(outgoing: Flow, source_mac: Mac, next_hop: Mac, first: FirstPacket, opened_outside: bool) -> Side:
+def outside_side(
+    outgoing: Flow, source_mac: Mac, next_hop: Mac, mtu: int, first: FirstPacket, opened_outside: bool
+) -> Side:
     """The side of a gateway's switch towards somebody outside, who sees that a router lies between.
 
     `outgoing`: the 5-tuple of the packets that we send there. What the first packet carried says nothing of answers to
     it, so those start with a TTL of their own.
     """
     ttl = UNDERLAY_TTL if opened_outside else first.ttl - 1
-    return Side(PORT_EXTERNAL, NO_MAC, outgoing.reversed(), source_mac, next_hop, FirstPacket(ttl))
+    return Side(PORT_EXTERNAL, NO_MAC, outgoing.reversed(), source_mac, next_hop, FirstPacket(ttl), mtu=mtu)
 
 
 _FROM_INITIATOR = 1

@@ -205,7 +205,7 @@ FROM_ENDPOINT = {
     "IPv6 multicast source": (v6(tcp(), src="ff02::1"), "spoofed"),
     "IPv6 address of another": (v6(tcp(), src="fd01::3"), "spoofed"),
     "IPv4 address in IPv6": (v6(tcp(), src="::ffff:10.0.1.1"), "spoofed"),
-    "link-local address": (v6(tcp(), src=LINK_LOCAL), "agent no address for connections"),
+    "link-local address": (v6(tcp(), src=LINK_LOCAL), "agent link-local"),
     "to all nodes": (v6(ICMPv6EchoRequest(), dst="ff02::1"), "group"),
     "to IPv6 loopback": (v6(tcp(), dst="::1"), "refused"),
     "to an IPv4 address in IPv6": (v6(tcp(), dst="::ffff:10.0.1.2"), "told"),
@@ -293,7 +293,7 @@ COUNTED = (
     "strays for others",
     "refused outside",
     "service from inside",
-    "no address for connections",
+    "link-local",
 )
 """Events of the agent that are the end of a packet."""
 

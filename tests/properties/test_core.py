@@ -63,14 +63,14 @@ def test_what_arrives_is_what_was_sent_there_and_back(data: st.DataObject, ttl: 
     segment = Flow(near, far, flow.protocol, data.draw(KEYS), data.draw(KEYS))
     here = join(
         endpoint_side(TENANT, one, 16, other, flow, first),
-        link_side(PORT_UNDERLAY, segment, near_mac, hop),
+        link_side(PORT_UNDERLAY, segment, near_mac, hop, 1500, first),
         30.0,
         (1, 2),
     )
     back = segment.reversed()
     there = join(
         endpoint_side(TENANT, other, 17, one, flow.reversed(), first),
-        link_side(PORT_UNDERLAY, back, far_mac, hop),
+        link_side(PORT_UNDERLAY, back, far_mac, hop, 1500, first),
         30.0,
         (1, 2),
     )
@@ -119,7 +119,7 @@ def joined(draw: st.DrawFn) -> list[tuple[ConnectionEntry, ConnectionEntry]]:
         side = endpoint_side(TENANT, one, port, other, flow, FirstPacket(64))
         out = Flow(HOSTS[0][0], peer, flow.protocol, mine, theirs)
         tags = tag(True, 64, "red", "h2"), tag(False, 64, "red", "h2")
-        pairs.append(join(side, link_side(PORT_UNDERLAY, out, HOSTS[0][1], mac), 30.0, tags))
+        pairs.append(join(side, link_side(PORT_UNDERLAY, out, HOSTS[0][1], mac, 1500, FirstPacket(64)), 30.0, tags))
     return pairs
 
 
@@ -157,7 +157,9 @@ def test_entries_that_lead_elsewhere_are_no_pair(data: st.DataObject) -> None:
     """Two entries one of which leads to the other, but not back."""
     side, _ = Side(16, b"\x02" * 6, Flow(b"a", b"b", 6, 1, 2), b"\x04" * 6, b"\x02" * 6, FirstPacket(64)), None
     out = Flow(HOSTS[0][0], HOSTS[1][0], 6, 20000, 20001)
-    one, other = join(side, link_side(PORT_UNDERLAY, out, b"\x06" * 6, b"\x08" * 6), 30.0, (0, 0))
+    one, other = join(
+        side, link_side(PORT_UNDERLAY, out, b"\x06" * 6, b"\x08" * 6, 1500, FirstPacket(64)), 30.0, (0, 0)
+    )
     assert isinstance(other.action, Rewrite)
     port = data.draw(st.integers(17, 30))
     flow = Flow(b"a", b"b", 6, data.draw(PORTS), 3)

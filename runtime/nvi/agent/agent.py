@@ -548,7 +548,7 @@ class Agent:
             "pid": os.getpid(),
             "entries": {
                 "connections": 2 * len(local.connections) + len(local.unknown) + len(self._refusals),
-                "guard": 2 * len(local.by_port),
+                "guard": sum(len(own_addresses(each.endpoint)) for each in local.by_port.values()),
                 "neighbours": len(self._neighbours),
             },
             "keys": len(local.keys),

@@ -186,7 +186,7 @@ class Answerer:
         mine = own_end(local.host, wire, pair.path.local, pair.local)
         link = Link(sender, mine, offer.end, pair, passes_on=sender != asked.place.origin.name)
         if call is not None and isinstance(call.near, Outlet) and call.near.turns:
-            side = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac)
+            side = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac, hop.mtu, call.first)
             try:
                 connection = await self._turner.join(call, call.near, link, side)
             except BaseException:

@@ -78,8 +78,7 @@ class Connector:
             local.events["malformed"] += 1
             return
         if packet.flow.source not in near.endpoint.addresses:
-            # Such as its link-local address, which the switch admits for neighbour discovery.
-            local.events["no address for connections"] += 1
+            local.events["link-local"] += 1  # admitted for neighbour discovery; nobody is reached by it
             return
         identity = ConnectionId.of(near.endpoint.tenant, packet.flow)
         waiting = self._joiner.waiting.get(identity)

@@ -9,10 +9,8 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from msgspec.structs import replace
-
 from ..directory import DirectoryError
-from ..formulation import Side, endpoint_side, join, link_side, outside_side, tag
+from ..formulation import Side, endpoint_side, join, link_side, outside_side, redirected, tag
 from ..keys import Pair
 from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, Tenant
 from ..offers import VERSION, NoAnswer, Release, Released
@@ -114,7 +112,7 @@ class Joiner:
         Raises SwitchError or Refused; then the pair is given back, and the peer is told.
         """
         one = await self._end_side(call, call.near)
-        other = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac)
+        other = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac, hop.mtu, call.first)
         connection = self._connection(call, link, other, one)
         connection.far_host = call.far.host
         await self._establish(connection)
@@ -125,7 +123,9 @@ class Joiner:
         if isinstance(there, Outlet):
             hop = await self._local.next_hop(there.pair.path.wire, there.pair.path.peer)
             opened_outside = call.initiator.address in there.endpoint.addresses
-            return outside_side(there.outgoing, hop.source_mac, hop.destination_mac, call.first, opened_outside)
+            return outside_side(
+                there.outgoing, hop.source_mac, hop.destination_mac, hop.mtu, call.first, opened_outside
+            )
         flow, far = call.flow, call.far
         if there is not call.near:
             flow, far = flow.reversed(), call.near.endpoint
@@ -152,7 +152,7 @@ class Joiner:
         Their pairs of keys are taken already. Raises as `join_across` does.
         """
         one, other = (
-            link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac)
+            link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac, hop.mtu, first)
             for link, hop in zip(links, hops, strict=True)
         )
         entries = join(one, other, self._local.idle_timeout, (0, 0))
@@ -254,16 +254,14 @@ class Joiner:
         hop = await local.next_hop(wire, peer)
         updates = []
         for connection in affected:
-            entries = []
-            for entry in connection.entries:
-                old = entry.action
-                assert isinstance(old, Rewrite)
-                if old.egress_port == wire and old.flow.destination == peer:
-                    new = replace(old, ethernet_source=hop.source_mac, ethernet_destination=hop.destination_mac)
-                    if new != old:
-                        entry = replace(entry, action=new)
-                        updates.append(Update(Operation.MODIFY, entry))
-                entries.append(entry)
+            entries = list(connection.entries)
+            for place, entry in enumerate(entries):
+                action = entry.action
+                assert isinstance(action, Rewrite)
+                if action.egress_port == wire and action.flow.destination == peer:
+                    entries[place] = redirected(entry, hop.source_mac, hop.destination_mac, hop.mtu)
+                    if entries[place] != entry:
+                        updates.append(Update(Operation.MODIFY, entries[place]))
             connection.entries = (entries[0], entries[1])
         if updates:
             await local.switch.write(updates)

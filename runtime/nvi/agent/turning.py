@@ -59,7 +59,7 @@ class Turner:
             if agreement is None:
                 raise Refused("joined meanwhile")
             there, hop = agreement.link, agreement.hop
-            side = link_side(there.wire, there.outgoing, hop.source_mac, hop.destination_mac)
+            side = link_side(there.wire, there.outgoing, hop.source_mac, hop.destination_mac, hop.mtu, call.first)
         client_host = client.endpoint.host if isinstance(client, Attachment) else call.far.host
         turn = Turn(identity, shown, outlet, (client_host, server.host))
         entries = join(client_side, side, local.idle_timeout, (0, 0))
