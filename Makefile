@@ -11,7 +11,7 @@ TARGET ?=
 HOST ?= bj1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ptf shell p4 bench chaos clean
+.PHONY: help setup run test lint ptf shell p4 bench matrix chaos clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench: setup  ## measure, each time against a peer in the same run
 
 chaos: setup  ## kill agents, switches and NATS servers under traffic, and count what that costs (DURATION=120)
 	$(SUDO) $(PYTHON) -m bench.chaos --duration $(or $(DURATION),120) $(if $(TARGET),--target $(TARGET)) $(CHAOS)
+
+matrix: setup  ## every way times every kind of traffic, against docs/matrix.md (WRITE=1 to keep what comes out)
+	$(PYTHON) -m matrix $(if $(WRITE),--write)
 
 clean:  ## remove what setup and the tools have made
 	rm -rf .venv .venv-shell build runtime/*.egg-info

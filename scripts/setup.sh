@@ -47,11 +47,14 @@ digest() { cat "$@" | cksum; }
 
 if command -v dpkg-query >/dev/null && command -v apt-get >/dev/null; then
     # Without what is only recommended: for mininet that is Open vSwitch, which nothing here uses.
-    set -- mininet net-tools iproute2 nftables procps ethtool iputils-ping iputils-tracepath traceroute curl iperf3 tcpdump
+    set -- mininet net-tools iproute2 nftables procps ethtool iputils-ping curl iperf3 tcpdump
+    # Tests only: programs that endpoints run, and what sshd needs.
+    set -- "$@" iputils-tracepath traceroute openssh-client libwrap0
     [ -n "$(find_python)" ] || set -- python3 python3-venv "$@"
     install_packages "$@"
 else
-    say "not a Debian system: install mininet, iproute2, nftables, ethtool, ping, tracepath, traceroute, curl, iperf3, tcpdump and Python 3.11"
+    say "not a Debian system: install mininet, iproute2, nftables, ethtool, ping, tracepath, traceroute, curl, iperf3,"
+    say "tcpdump, ssh and Python 3.11 yourself"
 fi
 python=$(find_python)
 [ -n "$python" ] || fail "no Python of at least 3.11 with venv; apt-get install python3 python3-venv"
@@ -75,29 +78,30 @@ make_venv() {
     [ ! -e "$failed" ] || { rm "$failed"; fail "pip could not install everything into $directory; see above"; }
 }
 
-# nats-server, which holds farms together whose agents are processes of their own. The program alone, out of Debian's
-# package: installing the package would start a server of its own on this machine, and enable it.
-get_nats_server() {
-    for program in .venv/bin/nats-server "$(command -v nats-server || :)" /usr/sbin/nats-server; do
+# get_program NAME PATH PACKAGE USE: a program alone, out of its Debian package, into .venv/bin. Installing the package
+# would start a server of its own on this machine, and enable it.
+get_program() {
+    name=$1 path=$2 package=$3 use=$4
+    for program in ".venv/bin/$name" "$(command -v "$name" || :)" "/$path"; do
         [ ! -x "$program" ] || return 0
     done
     if ! command -v dpkg-deb >/dev/null || ! command -v apt-get >/dev/null; then
-        say "no nats-server: install it yourself for 'nvi up --agents process' and its tests"
+        say "no $name: install it yourself for $use"
         return 0
     fi
-    say "getting nats-server out of its Debian package"
+    say "getting $name out of its Debian package"
     unpacked=$(mktemp -d)
-    if ! (cd "$unpacked" && apt-get download nats-server >log 2>&1); then
+    if ! (cd "$unpacked" && apt-get download "$package" >log 2>&1); then
         root=""
         [ "$(id -u)" = 0 ] || root=sudo
         $root apt-get update </dev/null >"$unpacked/log" 2>&1 || :
-        (cd "$unpacked" && apt-get download nats-server >>log 2>&1) || :
+        (cd "$unpacked" && apt-get download "$package" >>log 2>&1) || :
     fi
-    if dpkg-deb -x "$unpacked"/nats-server_*.deb "$unpacked/files" 2>>"$unpacked/log"; then
-        install -m 755 "$unpacked/files/usr/sbin/nats-server" .venv/bin/nats-server
+    if dpkg-deb -x "$unpacked/$package"_*.deb "$unpacked/files" 2>>"$unpacked/log"; then
+        install -m 755 "$unpacked/files/$path" ".venv/bin/$name"
     else
         tail -3 "$unpacked/log" >&2
-        say "no nats-server: 'nvi up --agents process' and its tests need it, nothing else does"
+        say "no $name: $use need it, nothing else does"
     fi
     rm -r "$unpacked"
 }
@@ -126,4 +130,5 @@ if make_venv .venv "$stamp" --editable '.[test]'; then
     finish .venv "$stamp"
     say "ready: .venv/bin/nvi"
 fi
-get_nats_server
+get_program nats-server usr/sbin/nats-server nats-server "'nvi up --agents process' and its tests"
+get_program sshd usr/sbin/sshd openssh-server "a few tests"

@@ -126,7 +126,10 @@ def addresses_of(packet: bytes) -> tuple[Address, Address]:
 
 
 def translate(packet: bytes, source: Address, destination: Address) -> bytes:
-    """What a 1:1 NAT makes of a frame: other addresses of the same family, and checksums that follow (RFC 1624)."""
+    """What a 1:1 NAT makes of a frame: other addresses of the same family, and checksums that follow (RFC 1624).
+
+    An ICMP error quotes the packet as its sender would know it (RFC 5508 section 4.2).
+    """
     old = b"".join(addresses_of(packet))
     new = source + destination
     if old == new:
@@ -140,8 +143,10 @@ def translate(packet: bytes, source: Address, destination: Address) -> bytes:
         protocol, l4 = packet[ETHERNET_LENGTH + 9], ETHERNET_LENGTH + IPV4_LENGTH
     else:
         protocol, l4 = packet[ETHERNET_LENGTH + 6], ETHERNET_LENGTH + IPV6_LENGTH
+    if len(source) == 4 and int.from_bytes(packet[ETHERNET_LENGTH + 6 : ETHERNET_LENGTH + 8]) & _OFFSET:
+        return bytes(translated)  # a later fragment has no transport header
     match protocol:
-        case Protocol.TCP:
+        case Protocol.TCP if l4 + 18 <= len(packet):  # else it is a quotation that was cut short
             _adjust(translated, l4 + 16, delta)
         case Protocol.UDP if translated[l4 + 6 : l4 + 8] != b"\0\0":
             _adjust(translated, l4 + 6, delta)
@@ -149,7 +154,20 @@ def translate(packet: bytes, source: Address, destination: Address) -> bytes:
                 translated[l4 + 6 : l4 + 8] = b"\xff\xff"
         case Protocol.ICMPV6:
             _adjust(translated, l4 + 2, delta)
+    if (protocol, packet[l4]) in _ERRORS:
+        quoted = packet[:ETHERNET_LENGTH] + packet[l4 + 8 :]
+        before, after = addresses_of(quoted), dict(zip(addresses_of(packet), (source, destination), strict=True))
+        changed = translate(quoted, *(after.get(address, address) for address in before))[ETHERNET_LENGTH:]
+        padding = bytes(len(changed) % 2)
+        delta = change(int.from_bytes(changed + padding), int.from_bytes(packet[l4 + 8 :] + padding))
+        translated[l4 + 8 :] = changed
+        _adjust(translated, l4 + 2, delta)
     return bytes(translated)
+
+
+_OFFSET = 0x1FFF
+_ERRORS = {(int(Protocol.ICMP), kind) for kind in (3, 11, 12)} | {(int(Protocol.ICMPV6), kind) for kind in (1, 2, 3, 4)}
+"""Protocol and type of what quotes a packet."""
 
 
 def _adjust(packet: bytearray, at: int, delta: int) -> None:

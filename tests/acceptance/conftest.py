@@ -10,22 +10,46 @@ import pytest
 
 from .farm import TARGETS, Farm
 
-TOPOLOGY = Path(__file__).parents[2] / "topologies" / "leaf-spine.yaml"
+TOPOLOGIES = Path(__file__).parents[2] / "topologies"
 
 
-@pytest.fixture(scope="module", params=TARGETS)
-def farm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    """Four hosts of one site, with a shorter idle timeout."""
+def _bring_up(
+    topology: str, request: pytest.FixtureRequest, directories: pytest.TempPathFactory, *more: str
+) -> Iterator[Farm]:
+    """A farm of an example, with a shorter idle timeout, and more lines."""
     if os.geteuid() != 0:
         pytest.skip("needs root: network namespaces")
     farm = Farm(request.param)
-    topology = tmp_path_factory.mktemp("topology") / "leaf-spine.yaml"
-    text = TOPOLOGY.read_text()
-    assert "idle_timeout: 30" in text
-    # A limit that a flood exceeds on a slow machine, too.
-    topology.write_text(text.replace("idle_timeout: 30", f"idle_timeout: {farm.idle_timeout:.0f}\npunt_rate: 1500"))
-    farm.nvi("up", str(topology), "--target", farm.target, "--detach")
+    file = directories.mktemp("topology") / f"{topology}.yaml"
+    lines = (TOPOLOGIES / f"{topology}.yaml").read_text().splitlines()
+    lines = [line for line in lines if not line.startswith("idle_timeout:")]
+    file.write_text("\n".join([*lines, f"idle_timeout: {farm.idle_timeout:.0f}", *more, ""]))
+    farm.nvi("up", str(file), "--target", farm.target, "--detach")
     try:
         yield farm
     finally:
         farm.nvi("down")
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def farm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Four hosts of one site, with a limit of punts that a flood exceeds on a slow machine, too."""
+    yield from _bring_up("leaf-spine", request, tmp_path_factory, "punt_rate: 1500")
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """The farm of `make run`."""
+    yield from _bring_up("three-sites", request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def dual(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """Both families, over and under."""
+    yield from _bring_up("dual-stack", request, tmp_path_factory)
+
+
+@pytest.fixture(scope="module", params=TARGETS)
+def narrow(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """A link of 1400 bytes in the underlay."""
+    yield from _bring_up("small-mtu", request, tmp_path_factory)

@@ -14,10 +14,29 @@ import time
 from functools import partial
 
 
-def serve_http(port: str, directory: str) -> None:
-    """Serve the files of a directory."""
-    handler = partial(http.server.SimpleHTTPRequestHandler, directory=directory)
-    http.server.ThreadingHTTPServer(("", int(port)), handler).serve_forever()
+class _Files(http.server.SimpleHTTPRequestHandler):
+    """Says to whom it serves."""
+
+    def log_message(self, *_: object) -> None:
+        if self.server.log is not None:
+            with open(self.server.log, "a") as log:  # noqa: PTH123
+                log.write(self.client_address[0].removeprefix("::ffff:") + "\n")
+
+
+class _BothFamilies(http.server.ThreadingHTTPServer):
+    address_family = socket.AF_INET6
+    request_queue_size = 100
+
+    def server_bind(self) -> None:
+        self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        super().server_bind()
+
+
+def serve_http(port: str, directory: str, log: str | None = None) -> None:
+    """Serve the files of a directory, in both families; write the address of each client to `log`."""
+    server = _BothFamilies(("", int(port)), partial(_Files, directory=directory))
+    server.log = log
+    server.serve_forever()
 
 
 def serve_tcp(port: str) -> None:

@@ -235,6 +235,29 @@ def check(json: Json = False) -> None:
         raise typer.Exit(FAILED)
 
 
+Served = Annotated[str, typer.Argument(metavar="ENDPOINT:PORT", help="Who serves, at which port.", show_default=False)]
+Via = Annotated[str, typer.Option(metavar="HOST:PORT", help="The gateway, and its port.", show_default=False)]
+ServiceProtocol = Annotated[Literal["tcp", "udp"], typer.Option()]
+
+
+@app.command()
+def publish(service: Served, via: Via, protocol: ServiceProtocol = "tcp") -> None:
+    """Let the outside reach a service: nvi publish acme-web1:80 --via bj9:8080"""
+    _publish(service, via, protocol, publish=True)
+
+
+@app.command()
+def unpublish(service: Served, via: Via, protocol: ServiceProtocol = "tcp") -> None:
+    """Take a published service back. Its connections end."""
+    _publish(service, via, protocol, publish=False)
+
+
+@app.command()
+def services(json: Json = False) -> None:
+    """List the published services."""
+    _show("services", json)
+
+
 @app.command()
 def policies(json: Json = False) -> None:
     """List who may talk to whom, in the order in which it decides."""
@@ -302,6 +325,19 @@ def _pair(one: str, other: str, connected: bool | None) -> None:
     change_policy(type="pair", one=one, other=other, connected=connected)
     said = {True: "are connected", False: "are disconnected", None: "are as the rest of the policy says"}
     print(f"{one} and {other} {said[connected]}")
+
+
+def _publish(service: str, via: str, protocol: str, *, publish: bool) -> None:
+    from .client import change_services
+    from .errors import MISUSE, CommandError
+
+    for text, form in ((service, "ENDPOINT:PORT"), (via, "HOST:PORT")):
+        if not all(text.rpartition(":")):
+            raise CommandError(f"{text!r} is not {form}", MISUSE)
+    (endpoint, _, port), (gateway, _, external) = service.rpartition(":"), via.rpartition(":")
+    what = {"endpoint": endpoint, "port": port, "via": gateway, "external_port": external, "protocol": protocol}
+    change_services(publish=publish, **what)
+    print(f"{service} ({protocol}) is {'published' if publish else 'published no more'} via {via}")
 
 
 def _show_policies(view: dict[str, Any]) -> None:

@@ -76,6 +76,12 @@ def drain_host(name: str) -> dict[str, Any]:
     return answer
 
 
+def change_services(*, publish: bool, **publication: str) -> dict[str, Any]:
+    """Publish a service, or take it back; returns what `nvi services` shows. Raises CommandError."""
+    answer: dict[str, Any] = _request("POST", "/services" if publish else "/services/withdrawn", publication)
+    return answer
+
+
 def change_policy(**change: Any) -> dict[str, Any]:
     """Change a tenant's policy; returns what `nvi policies` shows. Raises CommandError."""
     answer: dict[str, Any] = _request("POST", "/policies", change)

@@ -35,6 +35,21 @@ def endpoints(view: dict[str, Any]) -> None:
     _table(("endpoint", *columns[1:]), rows, "there are no endpoints; 'nvi endpoint add' adds one")
 
 
+def services(view: dict[str, Any]) -> None:
+    """`nvi services`."""
+    rows = (
+        (
+            f"{each['public']}:{each['external_port']}",
+            each["protocol"],
+            each["via"],
+            f"{each['endpoint'] or '?'} ({each['address']}:{each['port']})",
+            each["tenant"],
+        )
+        for each in view["services"]
+    )
+    _table(("published at", "protocol", "via", "served by", "tenant"), rows, "nothing is published")
+
+
 def policies(view: dict[str, Any]) -> None:
     """`nvi policies`: in the order in which they decide."""
     rows = []

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import msgspec
 
-from ..model import Endpoint, Tenant, show_address, show_mac
+from ..model import Endpoint, Service, Tenant, show_address, show_mac, show_protocol
 
 
 class AgentError(Exception):
@@ -59,6 +59,20 @@ class AgentClient:
     async def remove(self, name: str) -> None:
         """Tell the agent that this endpoint is gone. Raises AgentError."""
         await self._request("DELETE", f"/endpoints/{name}")
+
+    async def services(self) -> set[tuple[str, int]]:
+        """Protocol and external port of what is published at this gateway. Raises AgentError."""
+        answer = await self._request("GET", "/services")
+        return {(service["protocol"], service["external_port"]) for service in answer["services"]}
+
+    async def publish(self, service: Service) -> None:
+        """Have a service published at this gateway. Idempotent. Raises AgentError."""
+        body = {"tenant": service.tenant, "address": show_address(service.endpoint), "port": service.port}
+        await self._request("PUT", f"/services/{show_protocol(service.protocol)}/{service.external_port}", body)
+
+    async def unpublish(self, protocol: str, external_port: int) -> None:
+        """Have a service published no more. Raises AgentError."""
+        await self._request("DELETE", f"/services/{protocol}/{external_port}")
 
     async def publish_tenant(self, tenant: Tenant) -> None:
         """Have the tenant's networks and policy published. Raises AgentError."""

@@ -6,6 +6,8 @@
     PUT    /endpoints/{name}/host  {"host"}: it moves there
     POST   /hosts/{name}/drain   its endpoints move elsewhere
     GET    /check
+    GET    /services
+    POST   /services, /services/withdrawn   nvi.emulation.publishing.Publication
     GET    /policies
     POST   /policies             one of nvi.emulation.policies' changes
 
@@ -32,6 +34,7 @@ from .messaging import MessagingError
 from .nodes import SetupError
 from .placement import Conflict, Destination, Misuse, Request
 from .policies import PolicyChange
+from .publishing import Publication
 
 
 def application(farm: Farm) -> Starlette:
@@ -72,6 +75,15 @@ def application(farm: Farm) -> Starlette:
     async def check(_: HttpRequest) -> Any:
         return await farm.check()
 
+    async def services(_: HttpRequest) -> Any:
+        return farm.services()
+
+    async def publish(request: HttpRequest) -> Any:
+        return await farm.publish(await _publication(request))
+
+    async def unpublish(request: HttpRequest) -> Any:
+        return await farm.unpublish(await _publication(request))
+
     async def policies(_: HttpRequest) -> Any:
         return farm.policies()
 
@@ -106,10 +118,20 @@ def application(farm: Farm) -> Starlette:
             route("PUT", "/endpoints/{name}/host", move_endpoint),
             route("POST", "/hosts/{name}/drain", drain),
             route("GET", "/check", check),
+            route("GET", "/services", services),
+            route("POST", "/services", publish),
+            route("POST", "/services/withdrawn", unpublish),
             route("GET", "/policies", policies),
             route("POST", "/policies", change_policy),
         ]
     )
+
+
+async def _publication(request: HttpRequest) -> Publication:
+    try:
+        return msgspec.json.decode(await request.body(), type=Publication)
+    except msgspec.MsgspecError as error:
+        raise Misuse(f"the request is not understood: {error}") from None
 
 
 def _json(value: Any, status: int = 200) -> Response:

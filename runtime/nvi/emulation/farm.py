@@ -19,9 +19,10 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from .. import model
 from ..agent.hostfile import write_host_file
 from ..config import AgentConfig, FarmConfig
-from ..model import Endpoint, show_mac
+from ..model import Endpoint, show_mac, show_protocol
 from ..suggest import suggest
 from ..topology import Topology, TopologyHost
 from . import targets, views
@@ -33,6 +34,7 @@ from .plan import endpoint_node, make_plan, spare_interface, switch_ports
 from .policies import PolicyChange, changed
 from .probing import check_view, probe
 from .processes import RUN_VARIABLE, ProcessId, Service, rotate
+from .publishing import Publication, check_free, service_of, services_view
 from .rundir import FarmNode, FarmRecord, RunDirectory
 from .targets import Target
 
@@ -94,6 +96,7 @@ class Farm:
             for endpoint in topology.endpoints.values()
         }
         self._tenants = dict(topology.tenants)
+        self._services = list(topology.services)
         self._switches: dict[str, Service] = {}
         self._agents: dict[str, Service] = {}
         """By host; one and the same if they are in one process."""
@@ -102,6 +105,8 @@ class Farm:
         """Set when the agent of a host has started, until its orchestrator has seen it."""
         self._briefed: set[str] = set()
         """Hosts whose agent has been told its endpoints since it started."""
+        self._open: set[str] = set()
+        """Gateways whose agent has been told what is published there since it started."""
         self._orchestrators: list[asyncio.Task[None]] = []
         self._log_keeper: asyncio.Task[None] | None = None
         self._changing = asyncio.Lock()
@@ -195,7 +200,7 @@ class Farm:
 
             async def ready(host: str = host, client: AgentClient = client) -> bool:
                 try:
-                    return host in self._briefed and (await client.status())["state"] == _PRIMARY
+                    return self._knows_all(host) and (await client.status())["state"] == _PRIMARY
                 except AgentError:
                     return False
 
@@ -233,6 +238,11 @@ class Farm:
             write_host_file(agent, messaging.farm, messaging.config(name), topology.idle_timeout, topology.punt_rate)
         )
         return path
+
+    def _knows_all(self, host: str) -> bool:
+        """Whether a host's agent has been told everything since it started."""
+        is_gateway = self.topology.hosts[host].external is not None
+        return host in self._briefed and (host in self._open or not is_gateway)
 
     def _write_agents_config(self) -> Path:
         """What the agents are told when they start the next time."""
@@ -273,6 +283,7 @@ class Farm:
         self._directory.remember(process)
         for host in hosts:
             self._briefed.discard(host)
+            self._open.discard(host)
             self._started[host].set()
 
     async def _orchestrate(self, host: str, client: AgentClient) -> None:
@@ -281,6 +292,38 @@ class Farm:
             await self._started[host].wait()
             self._started[host].clear()
             await self._brief_patiently(host, client)
+            if self.topology.hosts[host].external is not None:
+                await self._brief_gateway(host, client)
+
+    async def _brief_gateway(self, host: str, client: AgentClient) -> None:
+        """Make a gateway publish exactly what is published there, once the endpoints are known that serve it."""
+        while not self._started[host].is_set():
+            async with self._changing:
+                mine = [service for service in self._services if service.via == host]
+                addresses = {(service.tenant, service.endpoint) for service in mine}
+                serving = {
+                    placed.endpoint.host
+                    for placed in self._placed.values()
+                    if any((placed.endpoint.tenant, address) in addresses for address in placed.endpoint.addresses)
+                }
+                if {host, *serving} <= self._briefed:
+                    await self._publish_services(client, mine)
+                    self._open.add(host)
+                    return
+            await asyncio.sleep(_POLL)
+
+    async def _publish_services(self, client: AgentClient, services: Iterable[model.Service]) -> None:
+        wanted = {(show_protocol(service.protocol), service.external_port): service for service in services}
+        try:
+            for protocol, port in await client.services() - wanted.keys():
+                await client.unpublish(protocol, port)
+        except AgentError as error:
+            self._say(str(error))
+        for service in wanted.values():
+            try:
+                await client.publish(service)
+            except AgentError as error:
+                self._say(str(error))
 
     async def _brief_patiently(self, host: str, client: AgentClient) -> None:
         """Brief one agent as soon as it is up; give up if it is started again meanwhile, or refuses."""
@@ -452,7 +495,38 @@ class Farm:
                 self._write_agents_config()
             return self.policies()
 
+    async def publish(self, wanted: Publication) -> dict[str, Any]:
+        """Publish a service; returns `services`. Raises Misuse, Conflict, AgentError."""
+        async with self._changing:
+            service = self._service(wanted)
+            check_free(service, self._services)
+            await self._clients[service.via].publish(service)
+            self._services.append(service)
+            return self.services()
+
+    async def unpublish(self, wanted: Publication) -> dict[str, Any]:
+        """Publish a service no more; returns `services`. Raises Misuse, AgentError."""
+        async with self._changing:
+            service = self._service(wanted)
+            if service not in self._services:
+                raise Misuse(
+                    f"{wanted.endpoint}:{wanted.port} is not published via {wanted.via}:{wanted.external_port} "
+                    f"({wanted.protocol}); 'nvi services' lists what is"
+                )
+            await self._clients[service.via].unpublish(show_protocol(service.protocol), service.external_port)
+            self._services.remove(service)
+            return self.services()
+
+    def _service(self, wanted: Publication) -> model.Service:
+        endpoints = {name: placed.endpoint for name, placed in self._placed.items()}
+        return service_of(wanted, endpoints, self.topology.hosts)
+
     # Views
+
+    def services(self) -> dict[str, Any]:
+        """`nvi services --json`."""
+        endpoints = (placed.endpoint for placed in self._placed.values())
+        return services_view(self._services, endpoints, self.topology.hosts)
 
     def policies(self) -> dict[str, Any]:
         """`nvi policies --json`."""
