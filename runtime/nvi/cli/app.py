@@ -227,6 +227,20 @@ def host_drain(name: Annotated[str, typer.Argument(show_default=False)]) -> None
 
 
 @app.command()
+def trace(
+    source: Annotated[str, typer.Argument(help="An endpoint.", show_default=False)],
+    destination: Annotated[
+        str, typer.Argument(help="An endpoint, an outside host, or an address.", show_default=False)
+    ],
+    proto: Annotated[str, typer.Option(help="tcp, udp, icmp, or another protocol by name or number.")] = "icmp",
+    port: Annotated[int, typer.Option(help="The destination's.", show_default="none")] = 0,
+    json: Json = False,
+) -> None:
+    """Tell what would happen to a packet, and why, hop by hop, without sending it."""
+    _show("trace", json, source=source, destination=destination, protocol=proto, port=str(port))
+
+
+@app.command()
 def check(json: Json = False) -> None:
     """Try who reaches whom, and compare it with the policy. Exit status 1 if they differ."""
     from .errors import FAILED

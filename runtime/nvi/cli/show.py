@@ -64,6 +64,14 @@ def policies(view: dict[str, Any]) -> None:
     _table(("tenant", "what", "whom", ""), rows, "there are no tenants")
 
 
+def trace(view: dict[str, Any]) -> None:
+    """`nvi trace`: hop by hop, then what comes of it."""
+    for hop in view["hops"]:
+        print(f"{hop['host']}: {hop['does']}")
+    rule = f" ({view['rule']})" if view["rule"] else ""
+    print(f"{view['verdict']}: {view['reason']}{rule}")
+
+
 def check(view: dict[str, Any]) -> None:
     """`nvi check`: what is wrong, and a verdict in one sentence."""
     for each in view["problems"]:

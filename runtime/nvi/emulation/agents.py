@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx
 import msgspec
@@ -73,6 +74,12 @@ class AgentClient:
     async def unpublish(self, protocol: str, external_port: int) -> None:
         """Have a service published no more. Raises AgentError."""
         await self._request("DELETE", f"/services/{protocol}/{external_port}")
+
+    async def trace(self, source: str, destination: str, protocol: str, port: int) -> dict[str, Any]:
+        """What would happen to a packet of an endpoint of this host. Raises AgentError."""
+        query = {"source": source, "destination": destination, "protocol": protocol, "port": port}
+        answer: dict[str, Any] = await self._request("GET", f"/trace?{urlencode(query)}")
+        return answer
 
     async def publish_tenant(self, tenant: Tenant) -> None:
         """Have the tenant's networks and policy published. Raises AgentError."""

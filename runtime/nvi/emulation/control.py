@@ -6,6 +6,7 @@
     PUT    /endpoints/{name}/host  {"host"}: it moves there
     POST   /hosts/{name}/drain   its endpoints move elsewhere
     GET    /check
+    GET    /trace?source=ENDPOINT&destination=ENDPOINT-OR-ADDRESS&protocol=P&port=N
     GET    /services
     POST   /services, /services/withdrawn   nvi.emulation.publishing.Publication
     GET    /policies
@@ -72,6 +73,14 @@ def application(farm: Farm) -> Starlette:
     async def drain(request: HttpRequest) -> Any:
         return await farm.drain(request.path_params["name"])
 
+    async def trace(request: HttpRequest) -> Any:
+        query = request.query_params
+        try:
+            asked = query["source"], query["destination"], query["protocol"], int(query["port"])
+        except (KeyError, ValueError) as error:
+            raise Misuse(f"the request is not understood: {error}") from None
+        return await farm.trace(*asked)
+
     async def check(_: HttpRequest) -> Any:
         return await farm.check()
 
@@ -118,6 +127,7 @@ def application(farm: Farm) -> Starlette:
             route("PUT", "/endpoints/{name}/host", move_endpoint),
             route("POST", "/hosts/{name}/drain", drain),
             route("GET", "/check", check),
+            route("GET", "/trace", trace),
             route("GET", "/services", services),
             route("POST", "/services", publish),
             route("POST", "/services/withdrawn", unpublish),

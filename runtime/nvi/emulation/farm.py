@@ -22,7 +22,7 @@ from msgspec import Struct
 from .. import model
 from ..agent.hostfile import write_host_file
 from ..config import AgentConfig, FarmConfig
-from ..model import Endpoint, show_mac, show_protocol
+from ..model import Endpoint, read_address, show_address, show_mac, show_protocol
 from ..suggest import suggest
 from ..topology import Topology, TopologyHost
 from . import targets, views
@@ -461,6 +461,27 @@ class Farm:
             raise
         finally:
             await self._nodes.configure([endpoint.name])
+
+    async def trace(self, source: str, destination: str, protocol: str, port: int) -> dict[str, Any]:
+        """`nvi trace --json`. `destination`: an endpoint, a host of the outside world, or an address.
+
+        Raises Misuse, AgentError.
+        """
+        placed = self._known(source)
+        address = destination
+        if destination in self._placed:
+            other = self._placed[destination].endpoint
+            address = show_address(other.address_like(placed.endpoint.address) or other.address)
+        elif destination in self.topology.outside:
+            address = str(self.topology.outside[destination][0])
+        else:
+            try:
+                read_address(destination)
+            except ValueError:
+                known = [*self._placed, *self.topology.outside]
+                remedy = suggest(destination, known, noun="endpoint or address")
+                raise Misuse(f"{destination!r} is neither an endpoint nor an address; {remedy}") from None
+        return await self._clients[placed.endpoint.host].trace(source, address, protocol, port)
 
     async def check(self) -> dict[str, Any]:
         """`nvi check --json`. Raises SetupError."""
