@@ -173,6 +173,9 @@ def test_a_foreign_action_is_refused() -> None:
 # Checksums.
 
 
+ends = st.one_of(st.tuples(addresses, addresses), st.tuples(addresses6, addresses6))
+
+
 def transport(flow: Flow, is_request: bool, payload: bytes) -> tuple[bytes, int]:
     """What the transport checksum covers of a packet of this flow, and where in it the checksum is."""
     pseudo = flow.source + flow.destination + struct.pack(">HH", flow.protocol, len(payload))
@@ -181,6 +184,10 @@ def transport(flow: Flow, is_request: bool, payload: bytes) -> tuple[bytes, int]
     if flow.protocol == Protocol.UDP:
         return pseudo + struct.pack(">HHH2x", flow.l4_source, flow.l4_destination, 8) + payload, 12 + 6
     identifier = flow.l4_source if is_request else flow.l4_destination
+    if flow.protocol == Protocol.ICMPV6:
+        return pseudo + struct.pack(">H2xHH", 0x8000 if is_request else 0x8100, identifier, 1) + payload, len(
+            pseudo
+        ) + 2
     return struct.pack(">H2xHH", 0x0800 if is_request else 0, identifier, 1) + payload, 2
 
 
@@ -190,12 +197,11 @@ def ipv4_header(flow: Flow, ttl: int) -> bytes:
 
 @given(
     st.sampled_from((Protocol.ICMP, Protocol.TCP, Protocol.UDP)),
-    addresses, addresses, addresses, addresses, st.lists(odd_words, min_size=4, max_size=4),
+    ends, ends, st.lists(odd_words, min_size=4, max_size=4),
     st.integers(0, 255), st.integers(0, 255), st.booleans(), st.binary(max_size=64),
 )  # fmt: skip
 def test_adding_the_deltas_equals_computing_anew(
-    protocol: Protocol, source: bytes, destination: bytes, new_source: bytes, new_destination: bytes,
-    numbers: list[int], ttl: int, new_ttl: int, is_request: bool, payload: bytes,
+    protocol: Protocol, ends: tuple[bytes, bytes], new_ends: tuple[bytes, bytes], numbers: list[int], ttl: int, new_ttl: int, is_request: bool, payload: bytes,
 ) -> None:  # fmt: skip
     if protocol == Protocol.ICMP:
         # An identifier that the agent chooses is in the key range: never one of the stand-ins.
@@ -205,17 +211,27 @@ def test_adding_the_deltas_equals_computing_anew(
             old_ports, new_ports = old_ports[::-1], new_ports[::-1]
     else:
         old_ports, new_ports = (numbers[0], numbers[1]), (numbers[2], numbers[3])
-    old = Flow(source, destination, protocol, *old_ports)
-    new = Flow(new_source, new_destination, protocol, *new_ports)
+    old, new = (
+        Flow(
+            *addresses, OTHER[protocol] if protocol == Protocol.ICMP and len(addresses[0]) != 4 else protocol, *numbers
+        )
+        for addresses, numbers in ((ends, old_ports), (new_ends, new_ports))
+    )
     for one, two, two_ttl in ((old, new, new_ttl), (new, old, ttl)):
         one_ttl = ttl if one is old else new_ttl
         ipv4_delta, l4_delta = checksum_deltas(one, two, two_ttl)
         # As the pipeline does it (UpdateChecksum): the complements of the old checksum and of the old TTL, the delta.
-        checksum = internet_checksum(ipv4_header(one, one_ttl))
-        updated = 0xFFFF - fold((0xFFFF - checksum) + (0xFFFF - (one_ttl << 8)) + ipv4_delta)
-        assert updated == internet_checksum(ipv4_header(two, two_ttl))
+        if len(one.source) == len(two.source) == 4:
+            checksum = internet_checksum(ipv4_header(one, one_ttl))
+            updated = 0xFFFF - fold((0xFFFF - checksum) + (0xFFFF - (one_ttl << 8)) + ipv4_delta)
+            assert updated == internet_checksum(ipv4_header(two, two_ttl))
+        else:
+            assert ipv4_delta == 0
         covered, _ = transport(one, is_request, payload)
         rewritten, _ = transport(two, is_request, payload)
+        # The length in the pseudo header of an echo that gains or loses one is the pipeline's to add (families.p4).
+        if one.protocol != two.protocol:
+            l4_delta += len(payload) if two.protocol == Protocol.ICMPV6 else 0xFFFF - len(payload)
         updated = 0xFFFF - fold((0xFFFF - internet_checksum(covered)) + l4_delta)
         # 0 and 0xffff are the same number in one's complement; UDP's 0 the pipeline itself makes 0xffff.
         assert updated % 0xFFFF == internet_checksum(rewritten) % 0xFFFF

@@ -23,6 +23,7 @@ from nvi.switch import (
     Punt,
     PuntReason,
     Rewrite,
+    ServiceEntry,
     Update,
     Usage,
     WriteFailed,
@@ -98,6 +99,46 @@ async def test_entries(agent: Recorded) -> None:
     assert sorted(await session.read_connections(), key=lambda e: e.key.scope) == [refused, entry(0, 10.0, 2**64 - 1)]
     assert await session.read_guard() == [guard]
     assert await session.read_neighbours() == [neighbour]
+
+
+FAR = bytes.fromhex("fd00") + bytes(13) + b"\2"
+NEAR = bytes.fromhex("fd00") + bytes(13) + b"\1"
+
+
+async def test_entries_of_both_families(agent: Recorded) -> None:
+    """In each direction between them, with all that a rewrite may say."""
+    session = agent.session
+    v4, v6 = Flow(bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2]), 6, 40000, 80), Flow(NEAR, FAR, 6, 20000, 20001)
+    macs, more = (bytes(6), b"\2" * 6), {"routed": True, "max_length": 1400}
+    rewrites = (
+        (v6, Rewrite(*macs, v6, 64, 1, router=FAR)),
+        (v6.reversed(), Rewrite(*macs, v6, 64, 1, **more)),
+        (v4, Rewrite(*macs, v6, 64, 1, flow_label=0x12345, **more)),
+        (v4.reversed(), Rewrite(*macs, v4, 63, 1, bytes([10, 0, 0, 254]), **more)),
+        (
+            Flow(FAR, NEAR, 17, 1, 2),
+            Rewrite(*macs, Flow(v4.source, v4.destination, 17, 3, 4), 64, 1, dont_fragment=False),
+        ),
+        (Flow(FAR, NEAR, 58, 1, 0x800), Rewrite(*macs, Flow(v4.source, v4.destination, 1, 3, 0x800), 64, 1)),
+        (Flow(FAR, NEAR, 47, 0, 0), Drop(DropReason.FILTERED)),
+    )
+    entries = [ConnectionEntry(ConnectionKey(16, b"\2" * 6, flow), action, 30.0) for flow, action in rewrites]
+    guards = [GuardEntry(16, bytes(6), address, 3) for address in (bytes(4), bytes(16), NEAR)]
+    neighbours = [NeighbourEntry(3, FAR, b"\2" * 6, router=True), NeighbourEntry(3, bytes(4), b"\3" * 6)]
+    services = [ServiceEntry(FAR, 6, 443), ServiceEntry(bytes([198, 51, 100, 1]), 47, 0)]
+    everything = (*entries, *guards, *neighbours, *services)
+    await session.write([Update(INSERT, e) for e in everything])
+    for read, written in (
+        (await session.read_connections(), entries),
+        (await session.read_guard(), guards),
+        (await session.read_neighbours(), neighbours),
+        (await session.read_services(), services),
+    ):
+        assert sorted(read, key=repr) == sorted(written, key=repr)
+    assert None not in await session.usage([e.key for e in entries])
+    await session.write([Update(DELETE, e) for e in everything])
+    assert await session.usage([e.key for e in entries]) == [None] * len(entries)
+    assert await session.read_services() == []
 
 
 async def test_failures(agent: Recorded) -> None:

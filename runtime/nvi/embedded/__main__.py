@@ -7,10 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .compiler import compile_program
+from .engine import Engine
 from .ir import ProgramError
 from .ports import PortError
-from .program import load
 from .runner import run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -41,12 +40,19 @@ def switch(
 
 
 @app.command()
-def dump(program: Annotated[Path, typer.Argument(help="p4c's BMv2 JSON.")]) -> None:
-    """Print the Python that a program is compiled to."""
+def dump(
+    program: Annotated[Path, typer.Argument(help="p4c's BMv2 JSON.")],
+    packet: Annotated[str | None, typer.Argument(help="Its bytes in hexadecimal digits.")] = None,
+    port: Annotated[int, typer.Option(help="Where it comes in.", min=0, max=510)] = 0,
+) -> None:
+    """Print the Python that a program becomes: its beginning, or the way that a packet takes while tables are empty."""
     try:
-        for function in compile_program(load(program.read_bytes())).functions():
+        engine = Engine.load(program.read_bytes())
+        if packet is not None:
+            engine.process(port, bytes.fromhex(packet))
+        for function in engine.compiled.taken():
             typer.echo(function.source)
-    except (ProgramError, OSError) as error:
+    except (ProgramError, OSError, ValueError) as error:
         typer.echo(f"dump: {error}", err=True)
         raise typer.Exit(1) from error
 

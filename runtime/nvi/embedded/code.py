@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from .ir import FieldRef
 
@@ -46,6 +47,7 @@ class Src:
         return self.low is not None and self.low >= 0
 
 
+@lru_cache(4096)
 def lit(value: int) -> Src:
     """A constant."""
     value = int(value)

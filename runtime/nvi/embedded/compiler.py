@@ -2,7 +2,7 @@
 
 A function ends where ways part or meet: at junctions of the parser, and behind tables. It calls another one, which goes
 on from there with what is known of a packet that took this way: compiled when the first such packet comes, since of
-the many ways most are never taken. The source can be looked at: `python -m nvi.embedded dump PROGRAM.json`.
+the many ways most are never taken. The source can be looked at: `python -m nvi.embedded dump --port PORT PROGRAM PACKET`.
 """
 
 from __future__ import annotations
@@ -74,6 +74,10 @@ class Compiled:
         self._parser = self._compiler.parse()
         self._ways: dict[int, Function] = {}
         self._lock = threading.Lock()
+
+    def taken(self) -> list[Function]:
+        """What packets have needed so far, in the order in which they did."""
+        return [self._parser, *self._ways.values()]
 
     def functions(self) -> list[Function]:
         """All of it: the parser, then every way."""
