@@ -15,7 +15,7 @@ from .model import Address, ConnectionId, Endpoint, Flow, Host, Protocol, Tenant
 from .outside import not_outside, not_reached
 from .packets import ECHO_PORT, EXTENSION_HEADERS, echo_port, is_single
 from .policy import judge
-from .route import NoWay, choose_gateway, gateways_needed, meet
+from .route import NoWay, choose_exit, choose_gateway, gateways_needed, meet
 from .switch import PORT_EXTERNAL
 
 SCHEMA = 1
@@ -178,18 +178,17 @@ def _outwards(question: Question, known: Known, own: Address) -> tuple[list[Hop]
     if (reason := not_outside(destination)) is not None:
         raise NoWay(f"nothing is carried there: {reason}")
     gateways = [here] if here.external is not None else list(known.gateways.get(here.site, ()))
-    usable = [each for each in gateways if each.external is not None and len(each.external.address) == len(destination)]
-    if not usable:
+    exit, hops = choose_exit(gateways, known.source.tenant, own, destination), []
+    if exit is None:
         raise NoWay(
             f"site {here.site} has no gateway with an external address of that family; give one of its hosts one"
         )
-    exit, hops = usable[0], []
-    assert exit.external is not None
+    assert exit.external is not None, "or it would not have been chosen"
     if (
         reason := not_reached(destination, exit.external, known.destination_host, known.destination_gateway)
     ) is not None:
         raise NoWay(f"nothing is carried there: {reason}")
-    instead = tuple(each.name for each in usable[1:])
+    instead = tuple(each.name for each in gateways if each is not exit)
     if exit.name != here.name:
         _, address = meet(here, exit, own)
         mine = next((each for each in here.addresses if len(each) == len(address)), here.addresses[0])

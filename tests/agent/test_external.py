@@ -12,6 +12,7 @@ from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
 
+from nvi.agent.journal import JournalError
 from nvi.emulation.views import connections_view
 from nvi.keys import KEY_FIRST, KEY_LAST
 from nvi.mappings import ICMP_SECONDS, TCP_SECONDS, TCP_TRANSITORY_SECONDS, UDP_SECONDS
@@ -594,3 +595,53 @@ async def test_what_people_see_of_the_outside(farm):
     assert outer["to"] == {"host": None, "address": PEER, "port": 80}
     assert [each["from"]["host"] for each in served["segments"]] == [None, "e9", "w9"]
     assert served["segments"][0]["to"] == {"host": "e9", "address": PUBLIC["e9"], "port": 8080}
+
+
+# ---- limits -------------------------------------------------------------------------------------------------------
+
+
+@simulated
+async def test_whoever_finds_no_external_port_is_told_and_what_is_live_goes_on(farm):
+    syn = await opened(farm, "gate")
+    outlets = farm.hosts["e9"].agent._outlets
+    outlets.mappings._per_endpoint = 1
+    farm.emit("gate", sent("gate", TCP(sport=40002, dport=80, flags="S")))
+    (error,) = await delivered(farm, "gate")
+    assert (error[ICMP].type, error[ICMP].code) == (3, 1)
+    assert farm.hosts["e9"].agent._local.events["refused exhausted"] == 1
+    assert not await arrived(farm)
+    answer(farm, syn, back(syn, "A", b"live"))
+    assert [bytes(each[TCP].payload) for each in await delivered(farm, "gate")] == [b"live"]
+
+
+@pytest.mark.parametrize("name", ["gate", "web1"])
+@simulated
+async def test_nothing_leaves_by_a_mapping_that_cannot_be_kept(farm, name):
+    """The journal is on the disk first: else a restarted gateway might give the port to somebody else."""
+    for gateway in ("e8", "e9"):
+        journal = farm.hosts[gateway].journal
+
+        async def full() -> None:
+            raise JournalError("cannot write the journal: No space left on device; make room")
+
+        journal.sync = full
+    farm.emit(name, sent(name, TCP(sport=40001, dport=80, flags="S")))
+    assert not await arrived(farm)
+    assert sum(farm.hosts[gateway].agent._local.events["journal failed"] for gateway in ("e8", "e9")) == 1
+    for gateway in ("e8", "e9"):
+        del farm.hosts[gateway].journal.sync
+    assert (await opened(farm, name)).dport == 80, "once there is room it goes on"
+
+
+@simulated
+async def test_an_endpoint_that_has_gone_leaves_its_mappings_to_nobody(farm):
+    syn = await opened(farm, "gate")
+    outlets = farm.hosts["e9"].agent._outlets
+    assert len(outlets.mappings) == 1
+    endpoint, port = ENDPOINTS["gate"]
+    await farm.remove_endpoint("gate")
+    await asyncio.sleep(20)
+    assert len(outlets.mappings) == 0
+    await farm.add_endpoint(endpoint, port)
+    answer(farm, syn, back(syn, "A", b"for the one before"))
+    assert not await delivered(farm, "gate")

@@ -201,7 +201,8 @@ def ipv4_header(flow: Flow, ttl: int) -> bytes:
     st.integers(0, 255), st.integers(0, 255), st.booleans(), st.binary(max_size=64),
 )  # fmt: skip
 def test_adding_the_deltas_equals_computing_anew(
-    protocol: Protocol, ends: tuple[bytes, bytes], new_ends: tuple[bytes, bytes], numbers: list[int], ttl: int, new_ttl: int, is_request: bool, payload: bytes,
+    protocol: Protocol, ends: tuple[bytes, bytes], new_ends: tuple[bytes, bytes],
+    numbers: list[int], ttl: int, new_ttl: int, is_request: bool, payload: bytes,
 ) -> None:  # fmt: skip
     if protocol == Protocol.ICMP:
         # An identifier that the agent chooses is in the key range: never one of the stand-ins.

@@ -2,7 +2,7 @@
 
 A function ends where ways part or meet: at junctions of the parser, and behind tables. It calls another one, which goes
 on from there with what is known of a packet that took this way: compiled when the first such packet comes, since of
-the many ways most are never taken. The source can be looked at: `python -m nvi.embedded dump --port PORT PROGRAM PACKET`.
+the many ways most are never taken. `python -m nvi.embedded dump` shows the source.
 """
 
 from __future__ import annotations
