@@ -48,9 +48,11 @@ class Nats:
     def url(self) -> str:
         return f"nats://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
-        path = self.directory / "nats.conf"
-        path.write_bytes(configuration(self.server, LAYOUT, self.keys[OPERATOR], self.members))
+    def start(self, path: Path | None = None) -> None:
+        """`path`: of another configuration than this server's own."""
+        if path is None:
+            path = self.directory / "nats.conf"
+            path.write_bytes(configuration(self.server, LAYOUT, self.keys[OPERATOR], self.members))
         with self.log.open("ab") as log:
             self._process = subprocess.Popen([self._program, "-c", str(path)], stdout=log, stderr=log)
         deadline = time.monotonic() + PATIENCE
