@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import permutations
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from nvi.model import Endpoint
+from nvi.model import Endpoint, Rule, Tenant, pair_of
 from properties import wire
 from properties.wire import ICMP, TCP, UDP, Ports
 from properties.world import NETWORKS, TENANTS, Conversation, World
@@ -37,10 +38,11 @@ class FarmMachine(RuleBasedStateMachine):
         latency=st.sampled_from((0.0, 0.02)),
         seed=st.integers(0, 1 << 16),
         groups=st.fixed_dictionaries({tenant: st.fixed_dictionaries({"g": MEMBERS}) for tenant in TENANTS}),
+        sites=st.sampled_from((1, 1, 2, 3)),
         data=st.data(),
     )
-    def start(self, hosts, latency, seed, groups, data):
-        self.world = World(hosts, latency, seed, groups)
+    def start(self, hosts, latency, seed, groups, sites, data):
+        self.world = World(max(hosts, sites), latency, seed, groups, sites)
         for number in range(data.draw(st.integers(3, 6))):
             self.add(data, TENANTS[number % 3 == 2])
 
@@ -51,11 +53,14 @@ class FarmMachine(RuleBasedStateMachine):
 
     def awake(self) -> list[Conversation]:
         """Conversations whose hosts have their agents."""
-        return [c for c in self.world.conversations if not {c.one.host, c.other.host} & self.world.dead]
+        return [c for c in self.world.conversations if self.way_is_awake(c.one, c.other)]
+
+    def way_is_awake(self, one: Endpoint, other: Endpoint) -> bool:
+        return self.world.dead.isdisjoint(self.world.way(one.host, other.host))
 
     def partners(self) -> list[tuple[Endpoint, Endpoint]]:
-        awake = [each for each in self.world.here.values() if each.host not in self.world.dead]
-        return [(one, other) for one in awake for other in awake if one != other and self.world.allowed(one, other)]
+        pairs = permutations(self.world.here.values(), 2)
+        return [pair for pair in pairs if self.world.allowed(*pair) and self.way_is_awake(*pair)]
 
     def any_host(self, data) -> str:
         return data.draw(st.sampled_from(list(self.world.farm.hosts)), label="host")
@@ -93,6 +98,30 @@ class FarmMachine(RuleBasedStateMachine):
         if again:
             self.add(data, replace=gone)
         self.world.settle(0.5 if rush else 0.0)
+
+    @precondition(lambda self: self.world.here)
+    @rule(data=st.data())
+    def endpoint_moves(self, data):
+        endpoint, host = self.someone(data), self.any_host(data)
+        if host != endpoint.host and self.world.dead.isdisjoint((host, endpoint.host)):
+            self.world.move(endpoint, host)
+            self.world.settle()
+
+    @rule(data=st.data(), tenant=st.sampled_from(TENANTS))
+    def policy_changes(self, data, tenant):
+        names = sorted(each.name for each in self.world.here.values() if each.tenant == tenant)
+        who = st.sampled_from([*names, *NETWORKS, "g"])
+        rules = st.builds(Rule, initiator=who, responder=who, allow=st.booleans())
+        pairs = st.dictionaries(st.builds(pair_of, who, who), st.booleans(), max_size=2)
+        self.world.change_policy(
+            Tenant(
+                tenant,
+                self.world.tenants[tenant].networks,
+                {"g": data.draw(MEMBERS)},
+                tuple(data.draw(st.lists(rules, max_size=2))),
+                data.draw(pairs),
+            )
+        )
 
     # ---- packets --------------------------------------------------------------------------------------------------
 
@@ -221,4 +250,4 @@ class FarmMachine(RuleBasedStateMachine):
 
 
 TestFarm = FarmMachine.TestCase
-TestFarm.settings = settings(max_examples=max(1000, settings.default.max_examples), stateful_step_count=30)
+TestFarm.settings = settings(max_examples=max(1000, settings.default.max_examples), stateful_step_count=15)

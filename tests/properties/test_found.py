@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from nvi.keys import Pair, Path
-from nvi.model import ConnectionId, End, Flow, SegmentEnd
+from nvi.model import ConnectionId, End, FirstPacket, Flow, SegmentEnd
 from nvi.offers import VERSION, Offer, Reason, Refuse, Stamp
 from nvi.switch import Drop, DropReason, NeighbourEntry, Operation, Update
 from properties import wire
@@ -229,8 +229,8 @@ def test_each_end_judges_by_itself(farm: World) -> None:
     initiator = End(one.address, 7)
     identity = ConnectionId.of("acme", Flow(one.address, other.address, TCP, 7, 80))
     address = farm.farm.hosts["h0"].host.addresses[0]
-    end = SegmentEnd("h0", "here", address, address, 20001)
-    offer = Offer(VERSION, Stamp(9, 9), identity, initiator, 64, end)
+    end = SegmentEnd("h0", "s0", address, address, 20001)
+    offer = Offer(VERSION, Stamp(9, 9), identity, initiator, FirstPacket(64), end)
     reply = farm.run(farm.offers.request("h0", "h1", offer))
     assert isinstance(reply, Refuse) and reply.reason is Reason.DENIED
     assert farm.entries("h1") == []

@@ -79,23 +79,35 @@ def frame(
     return macs[1] + macs[0] + b"\x08\0" + header + body
 
 
+def is_later_fragment(packet: bytes) -> bool:
+    """Whether the ports of its datagram are in another packet."""
+    return packet[20] & 0x1F != 0 or packet[21] != 0
+
+
+def head(packet: bytes) -> bytes:
+    """Of the IP header all but TTL, checksum and addresses; and what is or may be cut gets an identification anew."""
+    may_be_cut = packet[20] & 0x7F != 0x40 or packet[21] != 0
+    return packet[14:18] + (b"" if may_be_cut else packet[18:20]) + packet[20:22] + packet[23:24]
+
+
 def invariant_part(packet: bytes) -> tuple[bytes, ...]:
     """Everything that rewriting leaves alone on every segment."""
-    ip, l4 = packet[14:34], packet[34:]
-    head = ip[:8] + ip[9:10]  # but TTL, checksum, addresses
-    match ip[9]:
+    l4 = packet[34:]
+    if is_later_fragment(packet):
+        return packet[12:14], head(packet), l4
+    match packet[23]:
         case 6:
-            return packet[12:14], head, l4[4:16], l4[18:]
+            return packet[12:14], head(packet), l4[4:16], l4[18:]
         case 17:
-            return packet[12:14], head, l4[4:6], l4[8:]
+            return packet[12:14], head(packet), l4[4:6], l4[8:]
         case _:
-            return packet[12:14], head, l4[0:2], l4[6:]
+            return packet[12:14], head(packet), l4[0:2], l4[6:]
 
 
 def checksum_errors(packet: bytes) -> tuple[int, int | None]:
-    """How far the header's and the transport's checksums are from right: 0 if valid. None: UDP without a checksum."""
+    """How far the header's and the transport's checksums are from right: 0 if valid. None: one without."""
     ip, l4 = packet[14:34], packet[34:]
-    if ip[9] == UDP and l4[6:8] == b"\0\0":
+    if is_later_fragment(packet) or (ip[9] == UDP and l4[6:8] == b"\0\0"):
         return ones_sum(ip), None
     pseudo = b"" if ip[9] == ICMP else ip[12:20] + struct.pack("!HH", ip[9], len(l4))
     return ones_sum(ip), ones_sum(pseudo + l4)

@@ -11,15 +11,19 @@ from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, TypeVar
+
+import msgspec
 
 from nvi.directory.memory import MemoryDirectory
 from nvi.embedded.memory import MemorySwitch
-from nvi.model import Address, Endpoint, Host, Network, Subnet, Tenant, derive_mac
+from nvi.model import Address, Endpoint, External, Host, Network, Subnet, Tenant, derive_mac, pair_of
 from nvi.offers import NoAnswer, Reply, Request
 from nvi.offers.memory import MemoryOffers
-from nvi.simulation import Farm, VirtualClockLoop, host_mac
+from nvi.simulation import ROUTER_MAC, Farm, VirtualClockLoop, external_mac, host_mac
 from nvi.switch import (
+    PORT_EXTERNAL,
     PORT_FIRST_ENDPOINT,
     PORT_UNDERLAY,
     ConnectionEntry,
@@ -121,6 +125,8 @@ class World:
     latency: float = 0.0
     seed: int = 0
     groups: dict[str, dict[str, tuple[str, ...]]] = field(default_factory=dict)
+    sites: int = 1
+    """With the same underlay addresses. If there are several, the first host of each is its gateway."""
 
     def __post_init__(self) -> None:
         self.loop = VirtualClockLoop()
@@ -128,6 +134,8 @@ class World:
         self.offers = Messages(self.latency, self.rng)
         self.directory = Places(self.latency, self.rng)
         self.tenants = {name: Tenant(name, _networks(), self.groups.get(name, {})) for name in TENANTS}
+        self._policies = [(0.0, dict(self.tenants))]
+        """With the time since when each has held, the present one last."""
         self.here: dict[str, Endpoint] = {}
         self.at: dict[tuple[str, int], Endpoint] = {}
         """Who is at which port, at this moment."""
@@ -138,6 +146,8 @@ class World:
         self.conversations: list[Conversation] = []
         self.dead: set[str] = set()
         """Hosts without an agent."""
+        self._watched_since: dict[str, float] = {}
+        """By host whose agent has been dead: until when nobody there can have heard of a change of the policy."""
         self.calm = True
         """Whether nothing has been lost that a sender may have to make up for by sending again."""
         self.talked: dict[frozenset[str], float] = {}
@@ -149,8 +159,11 @@ class World:
 
     async def _start(self) -> Farm:
         farm = Farm(idle_timeout=IDLE, capture=self._see, directory=self.directory, offers=self.offers)
-        hosts = [Host(f"h{n}", "here", (bytes([172, 16, n // 250, 1 + n % 250]),)) for n in range(self.hosts)]
-        self.name_at = {host.addresses[0]: host.name for host in hosts}
+        hosts = [_host(n, self.sites) for n in range(self.hosts)]
+        self.host = {host.name: host for host in hosts}
+        self.name_at = {(host.site, host.addresses[0]): host.name for host in hosts}
+        self.gateway = {host.site: host for host in hosts if host.external is not None}
+        self.name_outside = {each.external.public: each.name for each in self.gateway.values() if each.external}
         await farm.start(self.tenants.values(), hosts)
         if self.latency:
             for host in farm.hosts.values():
@@ -190,6 +203,20 @@ class World:
 
     def add(self, endpoint: Endpoint) -> Endpoint:
         """At the lowest free port, so that ports are recycled as well."""
+        port = self._place(endpoint)
+        self.run(self.farm.add_endpoint(endpoint, port))
+        return endpoint
+
+    def move(self, endpoint: Endpoint, host: str) -> None:
+        """To another host, with all its connections."""
+        del self.at[endpoint.host, self.port_of[endpoint.name]]
+        moved = msgspec.structs.replace(endpoint, host=host)
+        port = self._place(moved)
+        for talk in self.conversations:
+            talk.one, talk.other = (moved if end == endpoint else end for end in (talk.one, talk.other))
+        self.run(self.farm.move_endpoint(endpoint.name, host, port))
+
+    def _place(self, endpoint: Endpoint) -> int:
         ports = {port for host, port in self.at if host == endpoint.host}
         port = next(port for port in range(PORT_FIRST_ENDPOINT, 500) if port not in ports)
         self.here[endpoint.name], self.at[endpoint.host, port] = endpoint, endpoint
@@ -200,8 +227,7 @@ class World:
                 ends = connection.id.low.address, connection.id.high.address
                 if connection.id.tenant == endpoint.tenant and endpoint.address in ends:
                     self._talk(name, endpoint.host)
-        self.run(self.farm.add_endpoint(endpoint, port))
-        return endpoint
+        return port
 
     def remove(self, endpoint: Endpoint) -> None:
         """What still comes out at its port until its agent has said that it is gone, nobody hears."""
@@ -212,13 +238,35 @@ class World:
             self.calm = False
 
     def allowed(self, one: Endpoint, other: Endpoint) -> bool:
-        """The policy, as the design says it: the same network, or a common group; never another tenant."""
-        if one.tenant != other.tenant:
-            return False
-        groups = self.groups.get(one.tenant, {}).values()
-        return one.network == other.network or any(
-            {one.name, one.network} & set(members) and {other.name, other.network} & set(members) for members in groups
-        )
+        """Whether the policy allows connections of two endpoints, whoever opens them."""
+        tenant = self.tenants[one.tenant]
+        return _allows(tenant, one, other) and _allows(tenant, other, one)
+
+    def _lately_allowed(self, one: Endpoint, other: Endpoint) -> bool:
+        """Whether a packet could pass either way, by the policy as the hosts of both can have known it last."""
+        since = self.loop.time() - SETTLED
+        if one.host == other.host:
+            # Nobody else judges, and a dead agent hears of nothing.
+            since = min(since, self._watched_since.get(one.host, since))
+        starts = [start for start, _ in self._policies[1:]] + [float("inf")]
+        lately = [tenants for (_, tenants), until in zip(self._policies, starts, strict=True) if until > since]
+        return any(_allows(tenants[one.tenant], *ends) for tenants in lately for ends in ((one, other), (other, one)))
+
+    def change_policy(self, tenant: Tenant) -> None:
+        """It holds at once, for what is live, too."""
+        self.tenants[tenant.name] = tenant
+        self._policies.append((self.loop.time(), dict(self.tenants)))
+        self.run(self.directory.publish_tenant(tenant))
+        self.conversations = [each for each in self.conversations if self.allowed(each.one, each.other)]
+        self.settle()
+
+    def way(self, one: str, other: str) -> list[str]:
+        """The hosts that packets between endpoints of two hosts pass."""
+        here, there = self.host[one], self.host[other]
+        if here.site == there.site:
+            return [one, other]
+        hosts = [one, self.gateway[here.site].name, self.gateway[there.site].name, other]
+        return list(dict.fromkeys(hosts))
 
     # ---- packets --------------------------------------------------------------------------------------------------
 
@@ -300,15 +348,16 @@ class World:
         return talk
 
     def _talk(self, one: str, other: str) -> None:
-        self.talked[frozenset((one, other))] = self.loop.time()
+        for here, there in pairwise(self.way(one, other)):
+            self.talked[frozenset((here, there))] = self.loop.time()
 
     # ---- what is seen ---------------------------------------------------------------------------------------------
 
     def _see(self, host: str, port: int, packet: bytes) -> None:
         """Called for everything that leaves a switch. Notes what must not be, for `run` to complain about."""
         try:
-            if port == PORT_UNDERLAY:
-                self._check_underlay(host, packet)
+            if port in (PORT_UNDERLAY, PORT_EXTERNAL):
+                self._check_wire(host, port, packet)
             elif port >= PORT_FIRST_ENDPOINT and (receiver := self.at.get((host, port))) is not None:
                 self._check_arrival(receiver, packet)
             elif port < PORT_FIRST_ENDPOINT:
@@ -316,18 +365,30 @@ class World:
         except AssertionError as error:
             self.broken.append(f"{error} [{host} port {port}: {packet.hex()}]")
 
-    def _check_underlay(self, host: str, packet: bytes) -> None:
+    def _peer(self, host: str, wire: int, address: Address) -> str | None:
+        """Which host has an address, seen from the wire of another one."""
+        if wire == PORT_EXTERNAL:
+            return self.name_outside.get(address)
+        return self.name_at.get((self.host[host].site, address))
+
+    def _check_wire(self, host: str, wire_port: int, packet: bytes) -> None:
         serial = wire.serial_of(packet)
         assert serial is not None, "nobody sent that"
-        sent = self.sent[serial]
+        sent, here = self.sent[serial], self.host[host]
         assert sent.honest, "spoofed"
-        assert sent.sender.host == host, "sent from another host"
-        assert self.name_at.get(packet[26:30]) == host, "its source is not this host's address"
-        peer = self.name_at.get(packet[30:34])
-        assert peer not in (None, host), "its destination is no other host's address"
-        assert packet[:12] == host_mac(peer) + host_mac(host), "the MACs are not the segment's"
-        keys = wire.keys_of(packet)
-        assert all(20000 <= key <= 32767 for key in keys), f"its ports {keys} are no keys"
+        assert sent.sender.host == host or here.external is not None, "sent from another host"
+        peer = self._peer(host, wire_port, packet[30:34])
+        assert peer is not None and peer != host, "its destination is no other host's address"
+        if wire_port == PORT_UNDERLAY:
+            ours, macs = here.addresses[0], host_mac(peer) + host_mac(host)
+        else:
+            assert here.external is not None, "a host without an external side"
+            ours, macs = here.external.address, ROUTER_MAC + external_mac(host)
+        assert packet[26:30] == ours, "its source is not this host's address"
+        assert packet[:12] == macs, "the MACs are not the segment's"
+        if not wire.is_later_fragment(packet):
+            keys = wire.keys_of(packet)
+            assert all(20000 <= key <= 32767 for key in keys), f"its ports {keys} are no keys"
         assert packet[22] == 64, "the TTL is not the segment's"
         assert len(packet) == len(sent.frame)
         assert wire.invariant_part(packet) == wire.invariant_part(sent.frame), "it is not what was sent"
@@ -339,7 +400,7 @@ class World:
         answered = [
             sent
             for sent in self.sent.values()
-            if sent.sender == receiver
+            if sent.sender.name == receiver.name
             and sent.frame[23] == wire.TCP
             and wire.is_answer_of(packet, sent.frame)
             and packet[38:46] == wire.numbers_of_reset(sent.frame)
@@ -357,21 +418,21 @@ class World:
         sent = self.sent[serial]
         assert sent.sender.tenant == receiver.tenant, f"{receiver.name} got a packet of {sent.sender.name}: tenants"
         if packet[23] == wire.ICMP and packet[34] in (wire.DESTINATION_UNREACHABLE, wire.TIME_EXCEEDED):
-            assert sent.sender == receiver, f"{receiver.name} was told of a packet of {sent.sender.name}"
+            assert sent.sender.name == receiver.name, f"{receiver.name} was told of a packet of {sent.sender.name}"
             assert packet[26:30] == self.tenants[receiver.tenant].networks[receiver.network].subnets[0].gateway
             assert packet[42:] == sent.frame[14:][: len(packet) - 42], "the quotation is not what was sent"
             assert wire.checksum_errors(packet) == (0, 0)
             self.refused[serial] += 1
             return
         assert sent.honest, "spoofed"
-        assert self.allowed(sent.sender, receiver), f"{sent.sender.name} to {receiver.name} is not allowed"
+        assert self._lately_allowed(sent.sender, receiver), f"{sent.sender.name} to {receiver.name} is not allowed"
         assert receiver.address == sent.frame[30:34], "it was sent to another address"
         routed = receiver.network != sent.sender.network
         shown = self.tenants[receiver.tenant].gateway_mac(receiver.network) if routed else sent.frame[6:12]
         assert packet[:14] == receiver.mac + shown + sent.frame[12:14], "MACs"
-        header, was = packet[14:34], sent.frame[14:34]
-        assert header[:8] + header[9:10] + header[12:] == was[:8] + was[9:10] + was[12:], "IP header"
-        assert header[8] == was[8] - routed, "TTL"
+        was = sent.frame
+        assert (wire.head(packet), packet[26:34]) == (wire.head(was), was[26:34]), "IP header"
+        assert packet[22] == was[22] - routed, "TTL"
         assert wire.checksum_errors(packet) == wire.checksum_errors(sent.frame), "checksums"
         assert packet[34:] == sent.frame[34:], "it is not what was sent"
         self.arrived[serial] += 1
@@ -412,8 +473,10 @@ class World:
                     (entry.key.scope, entry.key.flow.source),
                     (entry.action.egress_port, entry.action.flow.destination),
                 ):
-                    if scope == PORT_UNDERLAY:
-                        talked = self.talked.get(frozenset((name, self.name_at[address])))
+                    if scope in (PORT_UNDERLAY, PORT_EXTERNAL):
+                        peer = self._peer(name, scope, address)
+                        assert peer is not None, f"{name} names nobody: {entry}"
+                        talked = self.talked.get(frozenset((name, peer)))
                         assert talked is not None, f"{name} names a host that it has never had to do with: {entry}"
                         last = max(talked, self.taken_over.get(name, 0.0))
                         assert now - last <= IDLE + SLACK, f"{name} remembers a host for too long: {entry}"
@@ -461,6 +524,7 @@ class World:
     def kill_agent(self, host: str) -> None:
         self.run(self.farm.stop_agent(host))
         self.dead.add(host)
+        self._watched_since[host] = self.loop.time() - SETTLED
         self.calm = False
 
     def revive_agent(self, host: str) -> None:
@@ -468,6 +532,7 @@ class World:
         self.run(self.farm.start_agent(host))
         self.settle()
         self.taken_over[host] = self.loop.time()
+        self._watched_since.pop(host, None)
 
     def empty_switch(self, host: str) -> None:
         self.run(self.farm.restart_switch(host))
@@ -485,6 +550,36 @@ def _slow_down(switch: MemorySwitch, latency: float, rng: random.Random) -> None
             await write(updates)
 
     switch.write = slow  # type: ignore[method-assign]
+
+
+def _host(number: int, sites: int) -> Host:
+    """Every other site's gateway is behind a 1:1 NAT."""
+    site, place = number % sites, number // sites
+    external = None
+    if sites > 1 and not place:
+        public = bytes([198, 51, 100, 1 + site])
+        external = External(bytes([10, 99, 0, 1]) if site % 2 else public, public)
+    address = bytes([172, 16, place // 250, 1 + place % 250])
+    return Host(f"h{number}", f"s{site}", (address,), external=external)
+
+
+def _allows(tenant: Tenant, initiator: Endpoint, responder: Endpoint) -> bool:
+    """The policy, as the design says it: pairs, rules, the same network, a common group; never another tenant."""
+    if not initiator.tenant == responder.tenant == tenant.name:
+        return False
+    if (connected := tenant.pairs.get(pair_of(initiator.name, responder.name))) is not None:
+        return connected
+    groups = tenant.groups
+
+    def means(name: str, endpoint: Endpoint) -> bool:
+        return bool({endpoint.name, endpoint.network} & {name, *groups.get(name, ())})
+
+    for rule in tenant.rules:
+        if means(rule.initiator, initiator) and means(rule.responder, responder):
+            return rule.allow
+    return initiator.network == responder.network or any(
+        means(name, initiator) and means(name, responder) for name in groups
+    )
 
 
 def _networks() -> dict[str, Network]:

@@ -110,6 +110,8 @@ class Answerer:
         """Judge by the directory whether the sender may offer us this connection, and whether we have a part in it."""
         local, identity = self._local, offer.connection
         directory, me = local.directory, local.host
+        if (nonsense := _nonsense(offer)) is not None:
+            return self._refuse(Reason.FORGED, nonsense)
         tenant = await directory.tenant(identity.tenant)
         ends = identity.low, identity.high
         here = [self._end_here(tenant, end, offer.exit) for end in ends]
@@ -120,6 +122,9 @@ class Answerer:
         wire = PORT_UNDERLAY if host is not None and host.site == me.site else PORT_EXTERNAL
         if host is None or not is_end_of(offer.end, host, wire):
             return self._refuse(Reason.FORGED, f"{show_address(offer.end.address)} is not an address of host {sender}")
+        exit = await directory.host(offer.exit) if offer.exit else None
+        if offer.exit and (exit is None or exit.external is None):
+            return self._refuse(Reason.FORGED, f"host {offer.exit} is no gateway")
         if relays:
             place = await self._relay.place(host, identity, offer.exit)
             if place is None:
@@ -267,3 +272,18 @@ class Answerer:
         path = Path(wire, release.yours.address, peer, segment_protocol(release.connection.protocol, peer))
         await self._joiner.released(sender, release.connection, Pair(path, release.yours.port, release.mine.port))
         return Released()
+
+
+def _nonsense(offer: Offer) -> str | None:
+    """What in an offer no packet can carry; None if there is nothing of the kind."""
+    identity = offer.connection
+    numbers = (
+        ("protocol", identity.protocol, 0, 0xFF),
+        ("port", identity.low.port, 0, 0xFFFF),
+        ("port", identity.high.port, 0, 0xFFFF),
+        ("port", offer.end.port, 0, 0xFFFF),
+        ("port", offer.peer_port or 0, 0, 0xFFFF),
+        ("TTL", offer.first.ttl, 1, 0xFF),
+        ("flow label", offer.first.flow_label, 0, 0xFFFFF),
+    )
+    return next((f"{value} is no {what}" for what, value, least, most in numbers if not least <= value <= most), None)

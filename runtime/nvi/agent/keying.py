@@ -54,8 +54,10 @@ def choose(
     if path.protocol in _ECHO and not opened_here:
         ours = ECHO_PORT
     theirs_right = theirs == ECHO_PORT if path.protocol in _ECHO and opened_here else _is_key(theirs)
-    if not theirs_right or (ours is not None and not _is_key(ours) and ours != ECHO_PORT):
+    if not theirs_right:
         raise NoKey(f"{theirs} is not a key")
+    if ours is not None and not _is_key(ours) and (ours != ECHO_PORT or path.protocol not in _ECHO):
+        raise NoKey(f"{ours} is not a key")
     return Pair(path, keys.pick(path, theirs) if ours is None else ours, theirs)
 
 
