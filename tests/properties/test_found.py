@@ -247,3 +247,15 @@ def test_an_agent_adopts_nothing_of_an_endpoint_that_its_successor_has_replaced(
     state.put(farm.endpoint("acme", "web", 3, "h0"), 16)
     farm.revive_agent("h0")
     assert farm.entries("h0") == []
+
+
+@pytest.mark.parametrize("flags", [0x00, 0x20, 0x60, 0xE0])
+def test_what_is_or_may_be_cut_arrives_with_an_identification_of_its_hosts(farm: World, flags: int) -> None:
+    """Once in 1,200 farms a spoilt packet had MF: of two endpoints behind one host, so it must not keep its own."""
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    talk = farm.open(one, other, UDP)
+    serial, frame = farm.packet(one, other, talk.ports, 0, size=32)
+    farm.emit(one, serial, frame[:20] + bytes([flags]) + frame[21:])
+    farm.settle()
+    assert farm.arrived[serial]
