@@ -17,6 +17,8 @@ from .model import Address, Endpoint, FirstPacket, Flow, Mac, Protocol, Tenant
 from .packets import GROWTH
 from .switch import NO_MAC, PORT_EXTERNAL, PORT_FIRST_ENDPOINT, ConnectionEntry, ConnectionKey, Rewrite
 
+LONGEST = 1500
+"""No port takes longer IP packets in. Where those may go on, the switch need not look at each: docs/performance.md."""
 UNDERLAY_TTL = 64
 """With what TTL packets start on each underlay segment (RFC 1122's default has been 64 since RFC 1700)."""
 
@@ -77,10 +79,11 @@ def _towards(come: Side, go: Side, idle_timeout: float, tag: int) -> ConnectionE
 
 
 def _limit(come: Flow, go: Flow, mtu: int) -> int:
-    """The length of the packets that come in and may go out, which may grow or shrink on the way."""
-    if not mtu or len(come.source) == len(go.source):
-        return mtu
-    return mtu + GROWTH if len(come.source) == 16 else mtu - GROWTH
+    """The length of the packets that come in and may go out, which may grow or shrink on the way; 0 for any."""
+    limit = mtu
+    if mtu and len(come.source) != len(go.source):
+        limit += GROWTH if len(come.source) == 16 else -GROWTH
+    return 0 if limit >= LONGEST else limit
 
 
 def redirected(entry: ConnectionEntry, source_mac: Mac, next_hop: Mac, mtu: int) -> ConnectionEntry:
