@@ -78,7 +78,7 @@ class _Underlay:
         source = next((each for each in self._host.addresses if len(each) == len(destination)), None)
         if peer is None or source is None:
             raise NoRoute(f"no route to {show_address(destination)}")
-        return NextHop(source, host_mac(self._host.name), host_mac(peer.host.name))
+        return NextHop(source, host_mac(self._host.name), host_mac(peer.host.name), self._farm.mtu)
 
     def forget(self, destination: Address) -> None:
         """Nothing is remembered."""
@@ -196,11 +196,15 @@ class Farm:
         *,
         idle_timeout: float = 30.0,
         punt_rate: int = 5000,
+        mtu: int = 1500,
         capture: Capture | None = None,
         directory: Directory | None = None,
         offers: Offers | None = None,
     ) -> None:
-        """`capture` is shown every packet that leaves a switch; `directory`, `offers`: others than those in memory."""
+        """`mtu`: of the underlay, in bytes; `capture` is shown every packet that leaves a switch.
+
+        `directory`, `offers`: others than those in memory.
+        """
         self.directory = directory or MemoryDirectory()
         self.offers = offers or MemoryOffers()
         self.hosts: dict[str, SimulatedHost] = {}
@@ -211,6 +215,7 @@ class Farm:
         self.outside: dict[Address, list[bytes]] = {}
         """What has been sent to public addresses that no gateway has, by address."""
         self.endpoints: dict[str, tuple[Endpoint, int]] = {}
+        self.mtu = mtu
         self._program = nvi_program()
         self._idle_timeout = idle_timeout
         self._punt_rate = punt_rate
@@ -252,7 +257,7 @@ class Farm:
         )
         simulated = SimulatedHost(host, switch, agent, state, journal)
         self.hosts[host.name] = simulated
-        self.by_address.update(((host.site, address), simulated) for address in host.addresses)
+        self.by_address.update(((host.site, address), simulated) for address in (*host.addresses, *host.pool))
         if host.external is not None:
             self.by_public[host.external.public] = simulated
         await agent.start()

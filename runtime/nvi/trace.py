@@ -106,7 +106,7 @@ def trace(question: Question, known: Known) -> Trace:
         if question.protocol in (Protocol.ICMP, Protocol.ICMPV6):
             return end("answered", f"the router of network {network.name} answers ping")
         return end("refused", f"{shown} is the router of network {network.name}, which serves nothing")
-    if known.destination is None and any(each.subnet_of(question.destination) for each in tenant.networks.values()):
+    if known.destination is None and tenant.holds(question.destination):
         return end("refused", f"tenant {tenant.name} has no endpoint {shown}")
 
     responder = known.destination or Endpoint.outside(tenant.name, question.destination, source.host)
@@ -177,18 +177,17 @@ def _outwards(question: Question, known: Known, own: Address) -> tuple[list[Hop]
     here, destination = _host(known, known.source.host), question.destination
     if (reason := not_outside(destination)) is not None:
         raise NoWay(f"nothing is carried there: {reason}")
-    gateways = [here] if here.external is not None else list(known.gateways.get(here.site, ()))
-    exit, hops = choose_exit(gateways, known.source.tenant, own, destination), []
+    own_side = here.external is not None and len(here.external.address) == len(destination)
+    gateways = [here] if own_side else known.gateways.get(here.site, ())
+    exit = choose_exit(gateways, known.tenant.name, own, destination)
     if exit is None:
-        raise NoWay(
-            f"site {here.site} has no gateway with an external address of that family; give one of its hosts one"
-        )
-    assert exit.external is not None, "or it would not have been chosen"
+        raise NoWay(f"site {here.site} has no live gateway with an external address of this family; give it one")
+    assert exit.external is not None, "that makes it a gateway"
     if (
         reason := not_reached(destination, exit.external, known.destination_host, known.destination_gateway)
     ) is not None:
         raise NoWay(f"nothing is carried there: {reason}")
-    instead = tuple(each.name for each in gateways if each is not exit)
+    hops: list[Hop] = []
     if exit.name != here.name:
         _, address = meet(here, exit, own)
         mine = next((each for each in here.addresses if len(each) == len(address)), here.addresses[0])
@@ -196,7 +195,7 @@ def _outwards(question: Question, known: Known, own: Address) -> tuple[list[Hop]
         hops.append(Hop(here.name, does, show_address(mine), show_address(address), "underlay"))
     does = "its switch gives it the gateway's external address, and a port of its own (SNAT)"
     outside = show_address(exit.external.address), show_address(destination)
-    hops.append(Hop(exit.name, does, *outside, "external", instead))
+    hops.append(Hop(exit.name, does, *outside, "external"))
     return hops, f"it leaves for the Internet at host {exit.name}"
 
 

@@ -34,6 +34,8 @@ UNREACHABLE6, TOO_BIG6, TIME_EXCEEDED6, PARAMETER_PROBLEM6 = 1, 2, 3, 4
 _QUERIES = frozenset((0, 8, 9, 10, 13, 14, 15, 16, 17, 18))
 """ICMP types that are no errors (RFC 1122 section 3.2.2), and so may be answered with one."""
 _REDIRECT6 = 137
+_INTERNETWORK_CONTROL = 0xC0
+"""The traffic class of errors: DSCP CS6 (RFC 1812 section 4.3.2.5)."""
 _SHORTEST_MTU = {4: 576, 16: 1280}
 """By length of address: what an error must not exceed (RFC 1812 section 4.3.2.3, RFC 4443 section 2.4c)."""
 
@@ -110,7 +112,8 @@ def build_error(kind: int, code: int, parameter: int, quoted: bytes, source: Add
     room = _SHORTEST_MTU[len(source)] - (IPV4_LENGTH if len(source) == 4 else IPV6_LENGTH) - 8
     protocol = Protocol.ICMP if len(source) == 4 else Protocol.ICMPV6
     body = bytes([kind, code, 0, 0]) + parameter.to_bytes(4) + quoted[:room]
-    return ip_packet(source, destination, protocol, with_checksum(source, destination, protocol, body, 2), control=True)
+    message = with_checksum(source, destination, protocol, body, 2)
+    return ip_packet(source, destination, protocol, message, traffic_class=_INTERNETWORK_CONTROL)
 
 
 def _about(frame: bytes, kind: int, code: int, parameter: int, router: Address, router_mac: Mac) -> bytes:

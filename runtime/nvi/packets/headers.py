@@ -24,7 +24,6 @@ _ROUTING = 43
 _FRAGMENT = 44
 _AUTHENTICATION = 51
 _LONGEST_CHAIN = 8
-_INTERNETWORK_CONTROL = 0xC0
 
 _IPV4 = Layout("!BBHHHBBH4s4s")
 _IPV6 = Layout("!IHBB16s16s")
@@ -193,13 +192,9 @@ def with_checksum(source: Address, destination: Address, protocol: int, payload:
 
 
 def ip_packet(
-    source: Address, destination: Address, protocol: int, payload: bytes, *, ttl: int = 64, control: bool = False
+    source: Address, destination: Address, protocol: int, payload: bytes, *, ttl: int = 64, traffic_class: int = 0
 ) -> bytes:
-    """A whole packet of the family that the addresses are of.
-
-    `control`: with the precedence of internetwork control, DSCP CS6 (RFC 1812 section 4.3.2.5).
-    """
-    traffic_class = _INTERNETWORK_CONTROL if control else 0
+    """A whole packet of the family that the addresses are of."""
     if len(source) == 16:
         return _IPV6.pack(6 << 28 | traffic_class << 20, len(payload), protocol, ttl, source, destination) + payload
     # Don't fragment, so no identification (RFC 6864).

@@ -113,7 +113,10 @@ def _requote(error: ErrorMessage, frame: bytes, sent: Flow) -> bytes:
     size = min(quoted.end - quoted.payload, 0xFFFF - IPV4_LENGTH)
     if quoted.fragment is None or quoted.fragment.offset == 0:
         _rewrite_transport(l4, error.flow, sent, size)
-    header = ip_packet(sent.source, sent.destination, sent.protocol, bytes(size), ttl=quoted.ttl)
+    # Only the flow label of a packet of IPv6 cannot be known again from what it became.
+    header = ip_packet(
+        sent.source, sent.destination, sent.protocol, bytes(size), ttl=quoted.ttl, traffic_class=quoted.traffic_class
+    )
     return header[: len(header) - size] + bytes(l4)
 
 
