@@ -29,10 +29,11 @@ from ..switch import (
     Update,
 )
 from ..trace import Question, trace
+from . import fragments, joining, neighbours, refusals
 from .adopting import Adopter
 from .answering import Answerer
 from .arriving import Arrivals
-from .connecting import Connector
+from .connecting import IN_FLIGHT, Connector
 from .connections import Attachment, Connection
 from .erring import Errors
 from .exits import Exits
@@ -40,7 +41,7 @@ from .explaining import Explainer
 from .fragments import Fragments
 from .joining import Joiner
 from .journal import Journal
-from .local import Local, Refused
+from .local import CONNECTIONS_SIZE, Local, Refused
 from .neighbours import Neighbours, own_addresses
 from .offering import Offerer
 from .outlets import Outlets
@@ -529,6 +530,28 @@ class Agent:
         except Refused as error:
             raise DirectoryError(str(error)) from None
 
+    def _fullness(self) -> dict[str, Any]:
+        """How much is used of what is limited, by this host and by each endpoint (docs/edge.md)."""
+        local = self._local
+
+        def of(attachment: Attachment) -> dict[str, dict[str, int]]:
+            endpoint, port = attachment.endpoint, attachment.port
+            return {
+                "connections": _gauge(local.endpoint_entries(endpoint), joining.PER_ENDPOINT),
+                "refusals": _gauge(self._refusals.count(port), refusals.PER_ENDPOINT),
+                "neighbours": _gauge(self._neighbours.count(port), neighbours.PER_ENDPOINT),
+                "waiting": _gauge(self._connector.count(port), IN_FLIGHT),
+                "fragments": _gauge(self._fragments.count(port), fragments.PER_PORT),
+            }
+
+        return {
+            "connections": _gauge(
+                2 * len(local.connections) + len(local.unknown) + len(self._refusals), CONNECTIONS_SIZE
+            ),
+            "neighbours": _gauge(len(self._neighbours), neighbours.PER_HOST),
+            "endpoints": {name: of(attachment) for name, attachment in sorted(local.by_name.items())},
+        }
+
     async def status(self) -> dict[str, Any]:
         """How the agent is, what it holds, and what it has seen."""
         local = self._local
@@ -552,12 +575,17 @@ class Agent:
                 "neighbours": len(self._neighbours),
             },
             "keys": len(local.keys),
+            "limits": self._fullness(),
             "drops": {
                 names[port]: {reason.name.lower(): count for reason, count in reasons.items()}
                 for port, reasons in drops.items()
             },
             "events": dict(sorted(local.events.items())),
         }
+
+
+def _gauge(used: int, limit: int) -> dict[str, int]:
+    return {"used": used, "limit": limit}
 
 
 def _serves(identity: ConnectionId, inside: tuple[str, int, End]) -> bool:

@@ -21,7 +21,10 @@ from .relaying import Place, Relay
 from .turning import Turner
 from .underlay import NoRoute
 
-_REASON = {dropped: reason for reason, dropped in DROP_REASON.items()}
+_REASON = {
+    **{dropped: reason for reason, dropped in DROP_REASON.items()},
+    DropReason.QUOTA: Reason.EXHAUSTED,  # whose quota it is, is nobody else's business
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,6 +65,10 @@ class Connector:
         self._offerer = offerer
         self._in_flight: Counter[int] = Counter()
 
+    def count(self, port: int) -> int:
+        """Connections in the making of the endpoint at this port."""
+        return self._in_flight[port]
+
     def miss(self, port: int, frame: bytes) -> None:
         """An endpoint sent a packet that its switch has no entry for."""
         local = self._local

@@ -54,6 +54,10 @@ class Fragments:
         """Fragments held, and first ones awaited."""
         return sum(count for count, _ in self._at_port.values())
 
+    def count(self, port: int) -> int:
+        """The same of what came in at one port."""
+        return self._at_port.get(port, (0, 0))[0]
+
     def hold(self, port: int, frame: bytes) -> None:
         """A later fragment has come whose first the switch does not know."""
         identity = self._identify(frame)

@@ -94,9 +94,12 @@ class Joiner:
         """Raises Denied if the endpoint's share of the switch is used up, or all of it."""
         local = self._local
         if endpoint is not None and local.endpoint_entries(endpoint) >= PER_ENDPOINT:
-            raise Denied(DropReason.EXHAUSTED, f"endpoint {endpoint.name} has as many connections as it may")
+            raise Denied(
+                DropReason.QUOTA,
+                f"endpoint {endpoint.name} has {PER_ENDPOINT // 2} connections, as many as it may; wait until some end",
+            )
         if 2 * len(local.connections) + len(self._refusals) + 2 * len(self.waiting) > CONNECTIONS_SIZE:
-            raise Denied(DropReason.EXHAUSTED, f"the table of host {local.host.name} is full")
+            raise Denied(DropReason.EXHAUSTED, f"the table of host {local.host.name} is full; move endpoints away")
 
     # ---- coming about ---------------------------------------------------------------------------------------------
 

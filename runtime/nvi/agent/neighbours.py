@@ -60,6 +60,10 @@ class Neighbours:
         """Entries in the switch."""
         return len(self._held)
 
+    def count(self, port: int) -> int:
+        """Entries that answer the questions of the endpoint at this port."""
+        return len(self._asked.get(port, ()))
+
     def network(self, endpoint: Endpoint) -> int:
         """The number by which this switch knows the endpoint's network."""
         key = (endpoint.tenant, endpoint.network)

@@ -17,8 +17,13 @@ from .local import Local
 PER_ENDPOINT = 64
 """`drop` entries that one endpoint may cause at a time; beyond them its refused packets go on being punted."""
 
-LIFETIME = {DropReason.UNKNOWN: 5.0, DropReason.DENIED: 5.0, DropReason.UNREACHABLE: 1.0, DropReason.EXHAUSTED: 1.0}
-"""Seconds after which a refused flow is judged anew."""
+LASTING = 5.0
+"""Seconds after which a flow is judged anew that somebody must change something for."""
+
+PASSING = 1.0
+"""The same of a flow that may have a way or room soon."""
+
+_LASTING = frozenset((DropReason.UNKNOWN, DropReason.DENIED, DropReason.FAMILY))
 
 
 class Refusals:
@@ -33,6 +38,10 @@ class Refusals:
     def __len__(self) -> int:
         """How many there are."""
         return sum(map(len, self._by_port.values()))
+
+    def count(self, port: int) -> int:
+        """How many the endpoint at this port has caused."""
+        return len(self._by_port.get(port, ()))
 
     def keys(self) -> Iterable[ConnectionKey]:
         """Of all of them."""
@@ -52,7 +61,8 @@ class Refusals:
         refused = self._by_port.setdefault(sender.port, {})
         if key in refused or len(refused) >= PER_ENDPOINT or local.connections.at(key) is not None:
             return
-        refused[key] = asyncio.get_running_loop().call_later(LIFETIME[reason], self._expire, sender.port, key)
+        lifetime = LASTING if reason in _LASTING else PASSING
+        refused[key] = asyncio.get_running_loop().call_later(lifetime, self._expire, sender.port, key)
         try:
             await local.put([ConnectionEntry(key, Drop(reason))])
         except SwitchError as error:

@@ -21,6 +21,9 @@ from .connections import ingress_key
 from .joining import Joiner
 from .local import Local
 
+MOST_STRAYS = 1024
+"""Segments whose packets may wait at a time for the answer to what they are of; the others' are dropped."""
+
 OPEN_QUESTIONS = 64
 """Questions about stray packets that may be open at a time towards one peer."""
 
@@ -57,7 +60,9 @@ class Strays:
         if wire == PORT_EXTERNAL and self._arrivals.of_mapping(pair, frame, packet):
             return
         frames = self._frames.get(pair)
-        if frames is None:
+        if frames is None and len(self._frames) >= MOST_STRAYS:
+            local.events["overflow strays"] += 1
+        elif frames is None:
             self._frames[pair] = [frame]
             local.spawn(self._claim(pair))
         elif len(frames) < WAITING_FRAMES:
