@@ -330,6 +330,33 @@ async def test_defect_27_what_is_too_long_for_the_underlay_is_refused_with_the_m
     await farm.stop()
 
 
+@pytest.mark.parametrize(
+    ("underlay", "mtu", "family", "limit"),
+    [
+        ("IPv4", 1500, 4, 0),
+        ("IPv6", 1500, 6, 0),
+        ("IPv6", 1500, 4, 1480),
+        ("IPv4", 1500, 6, 0),
+        ("IPv4", 1400, 6, 1420),
+    ],
+)
+async def test_the_switch_looks_at_lengths_only_where_a_packet_can_be_too_long(underlay, mtu, family, limit):
+    farm = await farm_on(underlay, mtu=mtu)
+    await sent(farm, WEB1, frame(WEB1, WEB2, header(WEB1, WEB2, family) / UDP(sport=1000, dport=53)))
+
+    async def limits() -> set[int]:
+        entries = await farm.hosts["h1"].switch.read_connections()
+        return {entry.action.max_length for entry in entries if entry.key.scope == 16}
+
+    assert await limits() == {limit}
+    farm.mtu = 1300  # a route changes
+    peer = read_address(UNDERLAYS[underlay]["h2"][0])
+    await farm.hosts["h1"].agent._joiner.redirect(PORT_UNDERLAY, peer)
+    growth = {("IPv6", 4): 20, ("IPv4", 6): -20}.get((underlay, family), 0)
+    assert await limits() == {1300 - growth}
+    await farm.stop()
+
+
 async def test_what_may_be_cut_is_cut():
     farm = await farm_on("IPv4", mtu=1400)
     packet = IP(src="10.0.1.1", dst="10.0.1.2", id=9) / UDP(sport=1000, dport=53) / (bytes(range(240)) * 6)
