@@ -24,7 +24,7 @@ def _bring_up(
     lines = (TOPOLOGIES / f"{topology}.yaml").read_text().splitlines()
     lines = [line for line in lines if not line.startswith("idle_timeout:")]
     file.write_text("\n".join([*lines, f"idle_timeout: {farm.idle_timeout:.0f}", *more, ""]))
-    farm.nvi("up", str(file), "--target", farm.target, "--detach")
+    farm.nvi("up", str(file), "--target", farm.target, "--detach", timeout=280)
     try:
         yield farm
     finally:

@@ -8,6 +8,7 @@ import http.server
 import random
 import selectors
 import socket
+import socketserver
 import struct
 import sys
 import time
@@ -29,7 +30,8 @@ class _BothFamilies(http.server.ThreadingHTTPServer):
 
     def server_bind(self) -> None:
         self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        super().server_bind()
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's asks a resolver for our name, and there is none
+        self.server_name, self.server_port = "", self.server_address[1]
 
 
 def serve_http(port: str, directory: str, log: str | None = None) -> None:

@@ -40,8 +40,8 @@ from .targets import Target
 
 _T = TypeVar("_T")
 
-_SWITCH_PATIENCE = 30.0
-_AGENT_PATIENCE = 60.0
+_SWITCH_PATIENCE = 120.0
+_AGENT_PATIENCE = 120.0
 _STATUS_PATIENCE = 3.0
 _HOPELESS = 3
 """A program that has died so often while the farm is being brought up will not come up."""
