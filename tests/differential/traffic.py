@@ -34,7 +34,8 @@ from nvi.switch import (
 )
 
 WIRES = (PORT_UNDERLAY, PORT_EXTERNAL)
-PORTS = (*WIRES, PORT_HOST_STACK, PORT_EXTERNAL_STACK, 5, 16, 17, 18, 300)
+STACKS = (PORT_HOST_STACK, PORT_EXTERNAL_STACK)
+PORTS = (*WIRES, *STACKS, 5, 16, 17, 18, 300)
 DROP_PORT = 511
 MACS = [bytes([2, 0, 0, 0, 0, n]) for n in range(3)] + [b"\xff" * 6, b"\x01\x00\x5e\x00\x00\x01", NO_MAC]
 ADDRESSES = [bytes([10, 0, 0, n]) for n in range(4)] + [bytes(4), bytes([224, 0, 0, 1]), b"\xff" * 4]
@@ -55,7 +56,8 @@ def tables(random: Random) -> list[Entry]:
     keys = {ConnectionKey(port, NO_MAC if port in WIRES else mac, one) for port, mac, one in flows}
     ordered = sorted(keys, key=repr)  # a set's order is another in each run
     random.shuffle(ordered)
-    # The first ones refuse, each for another reason.
+    # The first ones refuse, each for another reason. Nothing of the stacks is looked up, so those come last.
+    ordered.sort(key=lambda key: key.scope in STACKS)
     refused = list(DropReason) * 4
     entries: list[Entry] = [ConnectionEntry(key, Drop(reason)) for key, reason in zip(ordered, refused, strict=False)]
     entries += [ConnectionEntry(key, rewrite(random, key)) for key in ordered[len(refused) :]]
@@ -259,7 +261,7 @@ def ip(
 def discovery(random: Random, sender: bytes) -> bytes:
     """Neighbour discovery, mostly a sound solicitation."""
     source, destination, target = (random.choice(ADDRESSES6) for _ in range(3))
-    kind = random.choice((135, 135, 135, 133, 134, 136, 137, 138))
+    kind = random.choice((135, 135, 135, 135, 133, 133, 133, 134, 136, 137, 138))
     message = struct.pack("!BBHI", kind, 0, 0, 0) + target
     if random.random() < 0.7:
         mac = random.choice((sender, sender, sender, random.choice(MACS)))
