@@ -14,15 +14,21 @@ class MemoryOffers:
         """`timeout`: seconds within which an agent must answer."""
         self._timeout = timeout
         self._handlers: dict[str, Handler] = {}
+        self._answering: set[asyncio.Task[Reply]] = set()
 
     async def request(self, sender: str, receiver: str, message: Request) -> Reply:
         """See Offers."""
         handler = self._handlers.get(receiver)
         if handler is None:
             raise NoAnswer(f"no agent answers for host {receiver}")
+        # Who answers goes on with it, whatever becomes of who has asked: an agent's end must not undo half of what
+        # another one is doing.
+        answering = asyncio.ensure_future(handler(sender, message))
+        self._answering.add(answering)
+        answering.add_done_callback(self._answering.discard)
         try:
             async with asyncio.timeout(self._timeout):
-                return await handler(sender, message)
+                return await asyncio.shield(answering)
         except TimeoutError:
             raise NoAnswer(f"the agent of host {receiver} did not answer within {self._timeout} s") from None
 
