@@ -66,7 +66,12 @@ async def _datagrams(address: str, port: int, sent: list[list[float | bool]]) ->
 
 
 async def _stream(address: str, port: int, answered: list[float]) -> None:
-    reader, writer = await asyncio.open_connection(address, port)
+    while True:
+        try:
+            reader, writer = await asyncio.open_connection(address, port)
+            break
+        except OSError:  # what counts is what happens to it once it is there
+            await asyncio.sleep(DIAL_INTERVAL)
     while True:
         message = f"{len(answered):015d}\n".encode()
         writer.write(message)
