@@ -22,10 +22,11 @@ from typing import Any, NoReturn
 
 from .prompt import prompt
 
-FILE = Path("topologies/leaf-spine.yaml")
+FILE = Path("topologies/three-sites.yaml")
 # By target: as much as takes a few seconds.
-_MEGABYTES = {"bmv2": 50, "embedded": 5}
+_MEGABYTES = {"bmv2": 20, "embedded": 2}
 _PORT = 8000
+_FETCH = ("curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-o")
 
 
 class TourError(Exception):
@@ -45,27 +46,35 @@ class Tour:
         self.emptiness()
         self.first_packet()
         self.same_addresses()
-        self.other_network()
         self.isolation()
+        self.policy()
         self.wire()
-        self.throughput()
+        self.internet()
+        self.moving()
         self.emptiness_again()
 
     def emptiness(self) -> None:
-        _step("Two tenants, who use the same addresses, on four servers that know nothing of each other")
+        _step("Two tenants, who use the same addresses, in three clouds that know nothing of each other")
+        _show("hosts")
         _show("endpoints")
         _show("connections")
         _expect(not _connections(), "some switch holds a connection although nothing was sent")
 
     def first_packet(self) -> None:
-        _step("The first packet makes the connection: acme-web1 (on bj1) pings acme-web2 (on bj2), with 1500 bytes")
-        _show("exec", "acme-web1", "--", "ping", "-c", "3", "-s", "1472", "-M", "do", "10.0.1.2")
+        _step(
+            "The first packet makes the connection: acme-web1 (in Beijing) pings acme-web3 (in Virginia), with 1500 "
+            "bytes, through the gateways of both"
+        )
+        _show("exec", "acme-web1", "--", "ping", "-c", "3", "-s", "1472", "-M", "do", "10.0.1.3")
         _show("connections")
+        (only,) = _connections()
+        hosts = [end["host"] for segment in only["segments"] for end in (segment["from"], segment["to"])]
+        _expect(hosts == ["bj1", "bj9", "bj9", "va9", "va9", "va1"], f"the connection goes another way: {hosts}")
 
     def same_addresses(self) -> None:
         megabytes = _MEGABYTES[self._target]
         _step(
-            f"Both tenants fetch {megabytes} MB by HTTP at the same time, from 10.0.1.1 to 10.0.1.2: same addresses, "
+            f"Both tenants fetch {megabytes} MB by HTTP at the same time, from 10.0.1.1 to 10.0.1.3: same addresses, "
             "other machines, other files"
         )
         tenants = ("acme", "globex")
@@ -76,55 +85,66 @@ class Tour:
             (files[tenant] / "file").write_bytes(os.urandom(megabytes << 20))
         with contextlib.ExitStack() as stack:
             for tenant in tenants:
-                server = ("python3", "-m", "http.server", str(_PORT), "--directory", str(files[tenant]))
-                stack.enter_context(_background("exec", f"{tenant}-web2", "--", *server))
+                stack.enter_context(_serving(f"{tenant}-web3", files[tenant], _PORT))
             fetches = {}
             for tenant in tenants:
-                got = files[tenant] / "got"
-                fetch = ("curl", "-sS", "--retry", "20", "--retry-connrefused", "--retry-delay", "1", "-o", str(got))
-                fetches[tenant] = _start("exec", f"{tenant}-web1", "--", *fetch, f"http://10.0.1.2:{_PORT}/file")
+                got = str(files[tenant] / "got")
+                fetches[tenant] = _start("exec", f"{tenant}-web1", "--", *_FETCH, got, f"http://10.0.1.3:{_PORT}/file")
             for tenant in tenants:
                 _expect(fetches[tenant].wait(300) == 0, f"{tenant}'s fetch failed")
         for tenant in tenants:
-            sent, arrived = (_sha256(files[tenant] / name) for name in ("file", "got"))
-            print(f"    {tenant:<7} sent SHA-256 {sent[:16]}..., got {arrived[:16]}...")
-            _expect(sent == arrived, f"{tenant} got something else than was sent")
-
-    def other_network(self) -> None:
-        _step("acme's networks web and db are in one group, so they may talk, through a router that no machine is")
-        _show("exec", "acme-web1", "--", "ping", "-c", "2", "10.0.2.1")
+            self._compare(tenant, files[tenant] / "file", files[tenant] / "got")
 
     def isolation(self) -> None:
         _step("10.0.1.4 is acme's alone: for globex it does not exist")
         _show("exec", "acme-web1", "--", "ping", "-c", "1", "10.0.1.4")
         _show("exec", "globex-web1", "--", "ping", "-c", "1", "-W", "1", "10.0.1.4", fails=True)
 
+    def policy(self) -> None:
+        _step("acme's web may connect to its database, and only to the port of that; what would happen can be asked")
+        _show("trace", "acme-web1", "acme-db1", "--proto", "tcp", "--port", "5432")
+        _show("trace", "acme-web1", "acme-db1", "--proto", "icmp")
+        _show("exec", "acme-web1", "--", "ping", "-c", "1", "-W", "2", "10.0.2.1", fails=True)
+
     def wire(self) -> None:
-        _step(
-            "What the underlay sees of a ping from 10.0.1.1 to 10.0.1.2: the servers' own addresses, and nothing added"
-        )
-        capture = ("tcpdump", "-nn", "-l", "-c", "4", "-i", "underlay0", "icmp")
-        with _background("exec", "bj1", "--", *capture, quiet=False) as tcpdump:
+        _step("What is seen between the clouds of a ping from 10.0.1.1 to 10.0.1.3: their gateways, and nothing added")
+        capture = ("tcpdump", "-nn", "-l", "-c", "4", "-i", "external0", "icmp")
+        with _background("exec", "bj9", "--", *capture, quiet=False) as tcpdump:
             time.sleep(1)
-            _show("exec", "acme-web1", "--", "ping", "-q", "-c", "2", "10.0.1.2")
+            _show("exec", "acme-web1", "--", "ping", "-q", "-c", "2", "10.0.1.3")
             with contextlib.suppress(subprocess.TimeoutExpired):
                 tcpdump.wait(3)
 
-    def throughput(self) -> None:
-        _step("iperf3: TCP, then UDP both ways at the same time")
-        with _background("exec", "acme-web4", "--", "iperf3", "-s"):
+    def internet(self) -> None:
+        _step("To the Internet, and from it: what acme-web3 serves at port 80 is published at Beijing's gateway")
+        (self._directory / "page").write_text("It works.\n")
+        with _serving("outside", self._directory, 80), _serving("acme-web3", self._directory, 80) as served:
+            got = str(self._directory / "got")
+            _run("exec", "acme-web1", "--", *_FETCH, got, "http://203.0.113.7/page")
+            self._compare("acme-web1", self._directory / "page", self._directory / "got")
+            _run("exec", "outside", "--", *_FETCH, got, "http://198.51.100.1:8080/page")
+            self._compare("outside", self._directory / "page", self._directory / "got")
+            served.terminate()
+            log, _ = served.communicate()
+        clients = {line.split()[0] for line in log.splitlines() if "GET /page" in line}
+        print(f"    acme-web3 has served {', '.join(clients)}")
+        _expect(clients == {"203.0.113.7"}, "the service did not see the client's own address")
+
+    def moving(self) -> None:
+        _step("acme-web3 moves from Virginia to Shanghai, while iperf3 runs: the connection does not notice")
+        with _background("exec", "acme-web3", "--", "iperf3", "-s"):
             time.sleep(1)
-            client = ("exec", "acme-web1", "--", "iperf3", "-c", "10.0.1.4")
-            with _background(*client, "-t", "3", "-f", "m", quiet=False) as running:
-                time.sleep(1.5)
-                busy = _connections()
+            client = ("exec", "acme-web1", "--", "iperf3", "-c", "10.0.1.3", "-t", "8", "-f", "m", "-i", "2")
+            with _background(*client, quiet=False) as running:
+                time.sleep(3)
+                _show("move", "acme-web3", "sh1")
                 _expect(running.wait(60) == 0, "iperf3 failed")
-            _show(*client, "-u", "-b", "2M", "--bidir", "-t", "2", "-f", "m")
-        print("    While the first one ran, the switches held:")
-        for each in busy:
-            if each["protocol"] == "tcp":
-                ends = " and ".join(f"{host} ({use['packets']} packets)" for host, use in each["hosts"].items())
-                print(f"      {each['initiator']['endpoint']} to {each['responder']['endpoint']}, known to {ends}")
+        _show("check")
+
+    def _compare(self, who: str, sent: Path, arrived: Path) -> None:
+        one, other = _sha256(sent), _sha256(arrived)
+        print(f"    {who}: sent SHA-256 {one[:16]}..., got {other[:16]}...\n")
+        _expect(one == other, f"{who} got something else than was sent")
 
     def emptiness_again(self) -> None:
         seconds = 30 + 5
@@ -217,6 +237,29 @@ def _background(*arguments: str, quiet: bool = True) -> Iterator[subprocess.Pope
     finally:
         process.terminate()
         process.wait()
+
+
+@contextlib.contextmanager
+def _serving(where: str, directory: Path, port: int) -> Iterator[subprocess.Popen[str]]:
+    """An HTTP server in an endpoint, which writes whom it serves."""
+    arguments = ["exec", where, "--", "python3", "-um", "http.server", str(port), "--directory", str(directory)]
+    print(f"$ nvi {' '.join(arguments)} &", flush=True)
+    process = _nvi(arguments, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    time.sleep(1)
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def _run(*arguments: str) -> None:
+    """Run a command of ours that prints nothing."""
+    print(f"$ nvi {' '.join(arguments)}", flush=True)
+    status = _nvi(list(arguments), stdin=subprocess.DEVNULL).wait()
+    _expect(not status, f"'nvi {' '.join(arguments)}' ended with status {status}")
 
 
 def _show(*arguments: str, fails: bool = False) -> None:
