@@ -112,14 +112,18 @@ class FarmMachine(RuleBasedStateMachine):
         names = sorted(each.name for each in self.world.here.values() if each.tenant == tenant)
         who = st.sampled_from([*names, *NETWORKS, "g"])
         rules = st.builds(Rule, initiator=who, responder=who, allow=st.booleans())
-        pairs = st.dictionaries(st.builds(pair_of, who, who), st.booleans(), max_size=2)
+        pairs = data.draw(st.dictionaries(st.builds(pair_of, who, who), st.booleans(), max_size=2))
+        talks = [each for each in self.world.conversations if each.one.tenant == tenant]
+        if talks:
+            talk = data.draw(st.sampled_from(talks))
+            pairs[pair_of(talk.one.name, talk.other.name)] = data.draw(st.booleans())
         self.world.change_policy(
             Tenant(
                 tenant,
                 self.world.tenants[tenant].networks,
                 {"g": data.draw(MEMBERS)},
                 tuple(data.draw(st.lists(rules, max_size=2))),
-                data.draw(pairs),
+                pairs,
             )
         )
 

@@ -257,7 +257,13 @@ class World:
         self.tenants[tenant.name] = tenant
         self._policies.append((self.loop.time(), dict(self.tenants)))
         self.run(self.directory.publish_tenant(tenant))
-        self.conversations = [each for each in self.conversations if self.allowed(each.one, each.other)]
+        ended = [each for each in self.conversations if not self.allowed(each.one, each.other)]
+        self.conversations = [each for each in self.conversations if each not in ended]
+        self.settle(2 * SETTLED)
+        for talk in ended:  # and say on
+            kind = wire.ECHO_REQUEST if talk.ports.protocol == wire.ICMP else wire.ACK
+            self.send(talk.one, talk.other, talk.ports, kind)
+            self.send(talk.other, talk.one, talk.ports.reversed(), kind)
         self.settle()
 
     def way(self, one: str, other: str) -> list[str]:
