@@ -45,6 +45,9 @@ class FarmMachine(RuleBasedStateMachine):
         self.world = World(max(hosts, sites), latency, seed, groups, sites)
         for number in range(data.draw(st.integers(3, 6))):
             self.add(data, TENANTS[number % 3 == 2])
+        for protocol in data.draw(st.lists(PROTOCOLS, min_size=1, max_size=3)):
+            if partners := self.partners():
+                self.world.open(*data.draw(st.sampled_from(partners)), protocol)
 
     # ---- choices --------------------------------------------------------------------------------------------------
 
