@@ -18,7 +18,7 @@ import pytest
 
 from .capture import capturing, read, sent
 from .farm import Farm, mac_of
-from .reader import delete, mentions_port
+from .reader import connections, delete, mentions_port
 
 pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
 
@@ -212,19 +212,20 @@ class Stream:
 
 def test_a_stream_runs_through_the_death_of_the_agents(farm: Farm):
     with farm.serving("acme-web4", "serve_tcp", 7003), Stream(farm, 12):
-        farm.wait_for(lambda: farm.held()["bj2"] >= 4, "both of iperf3's connections are there")
-        before = {each["id"] for each in farm.json("connections")["connections"] if each["protocol"] == "tcp"}
-        entries = farm.held()
+        held = {each["id"]: each for each in farm.json("connections")["connections"] if each["protocol"] == "tcp"}
+        # iperf3's other connection is idle, and may end and come back at any time.
+        busy = max(held.values(), key=lambda each: each["hosts"]["bj2"]["packets"] if "bj2" in each["hosts"] else 0)
         pids = farm.agent_pids()
         for pid in pids:
             os.kill(pid, signal.SIGKILL)
         farm.wait_for(lambda: ready(farm) and not farm.agent_pids() & pids, "agents back")
         assert float(farm.workload("acme-web1", "connect_tcp", "10.0.1.4", "7003")) < 3
         after = farm.json("connections")["connections"]
-        assert before <= {each["id"] for each in after}, "a connection was not adopted"
+        assert busy["id"] in {each["id"] for each in after}, "a connection was not adopted"
         assert len({each["id"] for each in after}) == len(after)
-        now = farm.held()
-        assert now["bj2"] <= entries["bj2"], "an adopted entry was written twice"
+        entries = connections("bj2", farm.device_id("bj2"))
+        its = [entry for entry in entries if mentions_port(entry, busy["initiator"]["port"])]
+        assert len(its) == 2, "an adopted entry was written twice"
 
 
 def ready(farm: Farm) -> bool:

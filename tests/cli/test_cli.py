@@ -71,7 +71,7 @@ def test_all_problems_of_a_file_are_printed(tmp_path: Path) -> None:
     file = tmp_path / "f.yaml"
     file.write_text("name: x\nsits: {}\nhosts: {h 1: {}}\n")
     with pytest.raises(CommandError) as error:
-        up(file, None, detach=False)
+        up(file, None, detach=False, servers=0)
     assert error.value.status == MISUSE
     text = str(error.value)
     assert "nothing was started" in text
@@ -82,7 +82,7 @@ def test_all_problems_of_a_file_are_printed(tmp_path: Path) -> None:
 def test_a_machine_that_cannot(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(CommandError, match="sudo") as error:
-        up(LEAF_SPINE, None, detach=False)
+        up(LEAF_SPINE, None, detach=False, servers=0)
     assert error.value.status == FAILED
 
     monkeypatch.setattr(os, "geteuid", lambda: 0)
@@ -218,7 +218,7 @@ def test_hosts_views_are_put_together() -> None:
 def test_tables(capsys: pytest.CaptureFixture[str]) -> None:
     show.connections(connections_view([[connection("h1", 3, [SEGMENT])], [connection("h2", 4, [SEGMENT])]]))
     text = capsys.readouterr().out
-    for part in ("acme", "a 10.0.0.1:1", "? 10.0.0.2:80", "h1 172.16.0.1:20000 - h2 172.16.0.2:20001"):
+    for part in ("acme", "a 10.0.0.1:1", "outside 10.0.0.2:80", "h1 172.16.0.1:20000 - h2 172.16.0.2:20001"):
         assert part in text
     show.connections(connections_view([]))
     assert "no connections" in capsys.readouterr().out
