@@ -1,0 +1,66 @@
+"""IPv4 and IPv6, over and under: every combination that the farm has; and an underlay with a narrow link."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+from .farm import Farm
+
+pytestmark = [pytest.mark.root, pytest.mark.sites, pytest.mark.timeout(300)]
+
+# What the underlay between their hosts is, if any; b and e have both families, and prefer that of the packet.
+ACROSS = [
+    ("red-a", "red-b", "2"),  # IPv4 below
+    ("red-b", "red-c", "3"),  # IPv6 below
+    ("red-b", "red-e", "5"),  # both
+    ("red-c", "red-d", "4"),  # IPv6 below, in one subnet
+]
+
+
+@pytest.mark.parametrize(("source", "destination", "number"), ACROSS)
+@pytest.mark.parametrize("pattern", ["10.0.0.{}", "fd00:10::{}"], ids=["IPv4", "IPv6"])
+def test_everything_over_everything(
+    dual: Farm, tmp_path: Path, source: str, destination: str, number: str, pattern: str
+):
+    address = pattern.format(number)
+    largest = 1480 - (28 if "." in address else 48)
+    for options in ((), ("-s", str(largest), "-M", "do"), ("-s", "4000")):
+        printed = dual.exec(source, "ping", "-c", "2", "-i", "0.3", "-W", "5", *options, address)
+        assert " 0% packet loss" in printed
+    (tmp_path / "file").write_bytes(random.Random(3).randbytes(300_000))
+    url = f"http://[{address}]" if ":" in address else f"http://{address}"
+    with dual.serving(destination, "serve_http", 8000, str(tmp_path)):
+        printed = dual.exec(source, "sh", "-c", f"curl -gsS --max-time 60 '{url}:8000/file' | sha256sum")
+    assert printed.split()[0] == hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
+
+
+def test_hosts_without_a_family_in_common_say_so(dual: Farm):
+    printed = dual.exec("red-a", "sh", "-c", "ping -c 1 -W 3 10.0.0.3 || :")
+    assert "Unreachable" in printed
+
+
+def test_a_router_lies_between_networks(dual: Farm):
+    assert "ttl=63" in dual.exec("red-d", "ping", "-c", "1", "-W", "5", "fd00:20::6")
+
+
+def test_an_endpoints_neighbours_and_gateway_answer(dual: Farm):
+    for address in ("10.0.0.254", "fd00:10::fe"):
+        assert " 0% packet loss" in dual.exec("red-a", "ping", "-c", "1", "-W", "5", address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.2", "[fd00:10::2]"], ids=["IPv4", "IPv6"])
+def test_a_narrow_link_is_found_out(narrow: Farm, tmp_path: Path, address: str):
+    """Nobody clamps anything: TCP learns of the link from the errors that its router sends, through the switches."""
+    megabytes = 10 if narrow.target == "bmv2" else 4
+    (tmp_path / "file").write_bytes(random.Random(4).randbytes(megabytes << 20))
+    with narrow.serving("red-b", "serve_http", 8000, str(tmp_path)):
+        command = f"curl -gsS --max-time 200 'http://{address}:8000/file' | sha256sum"
+        printed = narrow.exec("red-a", "sh", "-c", command, timeout=240)
+    assert printed.split()[0] == hashlib.sha256((tmp_path / "file").read_bytes()).hexdigest()
+    plain = address.strip("[]")
+    assert "mtu 1400" in narrow.exec("red-b", "ip", "route", "get", plain[:-1] + "1")
+    assert "pmtu 1400" in narrow.exec("red-a", "tracepath", "-n", plain)
