@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from nvi.formulation import endpoint_side, join
+from nvi.model import FirstPacket
 from nvi.p4rt.codec import nvi_codec
 from nvi.p4rt.pipeline import nvi_pipeline
 from nvi.packets import parse
@@ -31,9 +32,9 @@ def _main(address: str, device_id: str, connections: str) -> None:
     controller.write(controller.request([_insert(GuardEntry(NEAR, CLIENT.mac, CLIENT.address, network=1))]))
     requests = {}
     for packet in map(frame, range(int(connections))):
-        flow, ttl = parse(packet).flow, packet[22]
-        one = endpoint_side(TENANT, CLIENT, NEAR, SERVER, flow, ttl)
-        other = endpoint_side(TENANT, SERVER, FAR, CLIENT, flow.reversed(), ttl)
+        flow, first = parse(packet).flow, FirstPacket(packet[22])
+        one = endpoint_side(TENANT, CLIENT, NEAR, SERVER, flow, first)
+        other = endpoint_side(TENANT, SERVER, FAR, CLIENT, flow.reversed(), first)
         entries = join(one, other, 300.0, (0, 0))
         requests[packet[_PORTS]] = controller.request([_insert(entry) for entry in entries])
     print("ready", flush=True)
