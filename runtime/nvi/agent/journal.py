@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 import structlog
 
+from .files import replace_file
 from .state import StateError
 
 _HEADER = b'{"journal":"nvi","schema":1}'
@@ -165,17 +166,7 @@ class Journal(Generic[Record]):
         if self._path is None:
             self._in_memory = data
             return
-        temporary = self._path.with_name(self._path.name + ".new")
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self._path)
-        directory = os.open(self._path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        replace_file(self._path, data)
 
 
 def _line(content: bytes) -> bytes:

@@ -5,7 +5,6 @@ Connections are not among it. They are in the switch, which the agent reads back
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from ..model import Endpoint
+from .files import replace_file
 from .notation import NamedEndpoint
 
 SCHEMA = 1
@@ -108,18 +108,8 @@ class StateFile:
             return
         endpoints = [NamedEndpoint.of(*self.endpoints[name]) for name in sorted(self.endpoints)]
         contents = msgspec.json.encode(_Contents(SCHEMA, self.epoch, endpoints))
-        temporary = self._path.with_name(self._path.name + ".new")
         try:
-            with temporary.open("wb") as file:
-                file.write(msgspec.json.format(contents, indent=1) + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            replace_file(self._path, msgspec.json.format(contents, indent=1) + b"\n")
         except OSError as error:
             raise StateError(
                 f"cannot write the state file {self._path}: {error.strerror}; make its directory writable, with room"
