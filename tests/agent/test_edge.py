@@ -149,12 +149,13 @@ def test_errors_are_limited():
     assert sum(allowance.take(10.5) for _ in range(1000)) == ERROR_RATE // 2
 
 
-def test_defect_29_a_flood_of_what_is_refused_is_answered_within_the_limit():
+@pytest.mark.parametrize(("receiver", "ttl"), [("acme-lab1", 64), ("acme-db1", 1)], ids=["denied", "TTL ends"])
+def test_defect_29_a_flood_of_what_is_refused_is_answered_within_the_limit(receiver, ttl):
     async def run() -> None:
         farm = await start()
         for port in range(1000, 1000 + 2 * ERROR_BURST):
-            packet = IP(src=ip("acme-web1"), dst=ip("acme-lab1")) / UDP(dport=port)
-            farm.emit("acme-web1", frame("acme-web1", "acme-lab1", packet))
+            packet = IP(src=ip("acme-web1"), dst=ip(receiver), ttl=ttl) / UDP(dport=port)
+            farm.emit("acme-web1", frame("acme-web1", receiver, packet))
             await asyncio.sleep(0)
         await farm.settle()
         assert len(farm.delivered("acme-web1")) == ERROR_BURST

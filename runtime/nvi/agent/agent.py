@@ -104,7 +104,7 @@ class Agent:
         offerer = Offerer(self._local, self._joiner)
         turner = Turner(self._local, self._joiner, offerer, self._outlets)
         self._connector = Connector(
-            self._local, self._refusals, self._joiner, offerer, self._exits, self._outlets, turner
+            self._local, self._explainer, self._refusals, self._joiner, offerer, self._exits, self._outlets, turner
         )
         relay = Relay(self._local, self._joiner, offerer)
         self._answerer = Answerer(self._local, self._joiner, relay, self._outlets, turner)

@@ -18,12 +18,13 @@ from ..keys import Exhausted
 from ..model import ConnectionId, End, Endpoint, FirstPacket, Protocol, Tenant, show_address
 from ..offers import NoAnswer
 from ..outside import not_outside
-from ..packets import MalformedPacket, Packet, parse, time_exceeded
+from ..packets import MalformedPacket, Packet, parse
 from ..policy import judge
 from ..route import NoWay
 from ..switch import ConnectionKey, DropReason, SwitchError
 from .connections import Attachment, Connection
 from .exits import Exits
+from .explaining import Explainer
 from .joining import Call, Denied, Joiner, Waiting
 from .local import Local, Refused
 from .offering import Crossed, Offerer, Proposal
@@ -48,6 +49,7 @@ class Connector:
     def __init__(
         self,
         local: Local,
+        explainer: Explainer,
         refusals: Refusals,
         joiner: Joiner,
         offerer: Offerer,
@@ -60,6 +62,7 @@ class Connector:
         self._outlets = outlets
         self._turner = turner
         self._local = local
+        self._explainer = explainer
         self._refusals = refusals
         self._joiner = joiner
         self._offerer = offerer
@@ -155,10 +158,7 @@ class Connector:
         else:
             near_opened, resumes = opened_by != End(flow.destination, flow.l4_destination), False
         if packet.ttl <= 1 and far.network != near.endpoint.network:
-            gateway = tenant.networks[near.endpoint.network].gateway_for(flow.source)
-            assert gateway is not None, "an endpoint has addresses only of the families that its network has"
-            gateway_mac = tenant.gateway_mac(near.endpoint.network)
-            local.switch.send(near.port, time_exceeded(waiting.frames[0][1], gateway, gateway_mac))
+            self._explainer.time_exceeded(near, waiting.frames[0][1])
             raise Refused("its TTL ends at the router")
         self._joiner.check_room(near.endpoint)
         initiator = End(flow.source, flow.l4_source) if near_opened else End(flow.destination, flow.l4_destination)
