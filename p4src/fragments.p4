@@ -64,6 +64,15 @@ control Fragments(inout headers_t hdr, inout metadata_t meta, inout standard_met
             hash(hdr.index.value, HashAlgorithm.crc32, hdr.datagram.base, hdr.datagram_identity, hdr.datagram.cells);
             if (hdr.datagram.offset == 0) {
                 if (meta.has_flow) {
+                    if (hdr.packet_out.isValid()) {
+                        // The agent has cut it, or kept it waiting: others of its datagram may be on their way already.
+                        datagrams.read(hdr.datagram.cell, hdr.index.value);
+                        hdr.datagram.age = standard_metadata.ingress_global_timestamp - hdr.datagram.cell[111:64];
+                        if (hdr.datagram.cell[479:112] == hdr.datagram_identity.identity
+                            && hdr.datagram.age < FRAGMENT_LIFETIME) {
+                            hdr.datagram.identification = hdr.datagram.cell[31:0];
+                        }
+                    }
                     hdr.datagram.cell = hdr.datagram_identity.identity ++ standard_metadata.ingress_global_timestamp
                                         ++ meta.l4_source ++ meta.l4_destination ++ hdr.datagram.identification;
                     datagrams.write(hdr.index.value, hdr.datagram.cell);

@@ -17,6 +17,10 @@ control Limits(inout headers_t hdr, inout metadata_t meta) {
                                        || hdr.before_ipv6.isValid() && hdr.before_ipv6.hop_limit <= 1)) {
             hdr.edge.punt_reason = PuntReason.TTL;
         } else if (hdr.before_ipv4.isValid() && hdr.before_ipv4.total_length > hdr.limits.max_length
+                   // In IPv6 a fragment has a header of its own.
+                   || hdr.before_ipv4.isValid() && hdr.limits.translated == 1
+                      && hdr.before_ipv4.flags_fragment & 0x3fff != 0
+                      && (bit<17>)hdr.before_ipv4.total_length + 8 > (bit<17>)hdr.limits.max_length
                    || hdr.before_ipv6.isValid()
                       && (bit<17>)hdr.before_ipv6.payload_length + 40 > (bit<17>)hdr.limits.max_length) {
             hdr.edge.punt_reason = PuntReason.TOO_BIG;

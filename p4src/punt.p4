@@ -10,8 +10,8 @@ control Punt(inout headers_t hdr, inout metadata_t meta, inout standard_metadata
     meter(PORTS_SIZE, MeterType.packets) punts;
 
     apply {
-        if (hdr.packet_out.isValid()) {
-            meta.drop_reason = DropReason.REINJECTED;  // the agent has seen it: never twice
+        if (hdr.packet_out.isValid() && hdr.edge.punt_reason != PuntReason.TOO_BIG) {
+            meta.drop_reason = DropReason.REINJECTED;  // the agent has seen it: never twice, but to cut it
         } else {
             hdr.index.value = (bit<32>)meta.scope;
             punts.execute_meter(hdr.index.value, hdr.edge.colour);

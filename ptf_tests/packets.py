@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6
+from scapy.layers.inet import ICMP, IP, TCP, UDP, fragment
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, IPv6, IPv6ExtHdrFragment, fragment6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Packet, Raw
 
@@ -206,3 +206,17 @@ def join(
 ) -> ConnectionEntry:
     """The entry that makes of a packet with `transport` on one segment one with `translated` on the next."""
     return entry(come, come.flow(transport), go, go.flow(translated), idle_timeout, **more)
+
+
+DATA = bytes(n % 251 for n in range(3000))
+
+
+def cut(segment: Segment, transport: Packet, identification: int, size: int = 1200, **fields: object) -> list[bytes]:
+    """The fragments of the packet that carries `transport` on the segment."""
+    if segment.is_ipv6:
+        whole = segment.header() / IPv6ExtHdrFragment(id=identification) / transport
+        parts = fragment6(whole, size)
+    else:
+        parts = fragment(segment.header(id=identification, flags=0, **fields) / transport, size)
+    macs = bytes(ethernet(segment.source_mac, segment.destination_mac, type=0x86DD if segment.is_ipv6 else 0x0800))
+    return [macs + bytes(part) for part in parts]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import struct
 
-from scapy.layers.inet import IP, fragment
-from scapy.layers.inet6 import IPv6ExtHdrFragment, fragment6
-from scapy.packet import Packet, Raw
+from scapy.layers.inet import IP
+from scapy.layers.inet6 import IPv6ExtHdrFragment
+from scapy.packet import Raw
 
 from nvi.switch import DropReason, PuntReason
 from ptf_tests.harness import PipelineTest
@@ -14,6 +14,7 @@ from ptf_tests.packets import (
     ACME,
     ACME_GUARD,
     ACME_GUARD6,
+    DATA,
     FROM_ACME,
     FROM_ACME6,
     FROM_GLOBEX,
@@ -27,7 +28,7 @@ from ptf_tests.packets import (
     TO_WIRE,
     TO_WIRE6,
     WIRE,
-    Segment,
+    cut,
     echo,
     echo6,
     entry,
@@ -38,18 +39,6 @@ from ptf_tests.packets import (
 )
 
 OUT, BACK = (20001, 32001), (32001, 20001)
-DATA = bytes(n % 251 for n in range(3000))
-
-
-def cut(segment: Segment, transport: Packet, identification: int, size: int = 1200, **fields: object) -> list[bytes]:
-    """The fragments of the packet that carries `transport` on the segment."""
-    if segment.is_ipv6:
-        whole = segment.header() / IPv6ExtHdrFragment(id=identification) / transport
-        parts = fragment6(whole, size)
-    else:
-        parts = fragment(segment.header(id=identification, flags=0, **fields) / transport, size)
-    macs = bytes(ethernet(segment.source_mac, segment.destination_mac, type=0x86DD if segment.is_ipv6 else 0x0800))
-    return [macs + bytes(part) for part in parts]
 
 
 def renumbered(frame: bytes, identification: int) -> bytes:
@@ -193,6 +182,22 @@ class Whole(FragmentTest):
         self.assertEqual(len(seen), 3)
         frames = FROM_ACME.frame(tcp(), flags=0), TO_GLOBEX.frame(tcp((1, 2)), flags=0)
         self.check_forwarded(ACME, frames[0], GLOBEX, frames[1])
+
+
+class ReinjectedFirst(FragmentTest):
+    """A first fragment that the agent hands back has the identification under which others may have gone already."""
+
+    def runTest(self) -> None:
+        for come, go in ((FROM_ACME, TO_WIRE), (FROM_ACME6, TO_WIRE6)):
+            self.insert(join(come, udp(), go, udp(OUT)))
+            first, *others = cut(come, udp(data=DATA), 51)
+            numbers = {identification_of(self.out(ACME, frame)) for frame in (first, others[1])}
+            self.switch.reinject(ACME, first)
+            numbers.add(identification_of(self.take(WIRE)))
+            numbers.add(identification_of(self.out(ACME, others[0])))
+            self.assertEqual(len(numbers), 1)
+            # The same sent once more is another datagram.
+            self.assertNotIn(identification_of(self.out(ACME, first)), numbers)
 
 
 class TheHostsOwn(FragmentTest):

@@ -8,12 +8,14 @@ from nvi.switch import DropReason, PuntReason
 from ptf_tests.harness import PipelineTest
 from ptf_tests.packets import (
     ACME,
+    DATA,
     FROM_ACME,
     FROM_ACME6,
     TO_WIRE,
     TO_WIRE6,
     WIRE,
     Segment,
+    cut,
     echo,
     echo6,
     join,
@@ -62,6 +64,22 @@ class Length(PipelineTest):
                 self.insert(join(come, before, go, after, max_length=length - 1))
                 self.check_punted(ACME, come.frame(before), PuntReason.TOO_BIG)
                 self.doCleanups()
+
+
+class LengthOfFragments(PipelineTest):
+    """In IPv6 a fragment is longer by a header of its own, which counts. What the agent has cut is looked at again."""
+
+    def runTest(self) -> None:
+        self.insert(join(FROM_ACME, udp(data=DATA), TO_WIRE6, udp(OUT, DATA), max_length=1220 + 7))
+        for part in cut(FROM_ACME, udp(data=DATA), 5)[:2]:
+            self.check_punted(ACME, part, PuntReason.TOO_BIG)
+            self.switch.reinject(ACME, part)
+            self.expect_punt(ACME, PuntReason.TOO_BIG, part)
+        self.doCleanups()
+        self.insert(join(FROM_ACME, udp(data=DATA), TO_WIRE6, udp(OUT, DATA), max_length=1220 + 8))
+        for part in cut(FROM_ACME, udp(data=DATA), 5):
+            self.send(ACME, part)
+            self.take(WIRE)
 
 
 class Passing(PipelineTest):

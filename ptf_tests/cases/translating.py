@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from scapy.layers.inet import fragment
-from scapy.layers.inet6 import IPv6ExtHdrFragment, fragment6
 from scapy.packet import Packet, Raw
 
 from nvi.switch import DropReason
 from ptf_tests.harness import PipelineTest
 from ptf_tests.packets import (
     ACME,
+    DATA,
     FROM_ACME,
     FROM_ACME6,
     FROM_WIRE,
@@ -19,11 +18,10 @@ from ptf_tests.packets import (
     TO_WIRE,
     TO_WIRE6,
     WIRE,
-    Segment,
+    cut,
     echo,
     echo6,
     entry,
-    ethernet,
     join,
     tcp,
     udp,
@@ -32,7 +30,8 @@ from ptf_tests.packets import (
 OUT, BACK = (20001, 32001), (32001, 20001)
 LABEL = 0x54321
 """Of `packets.ip6`."""
-DATA = bytes(n % 251 for n in range(3000))
+IN_IPV6 = 1200 + 48
+"""Length of an IPv6 fragment that holds what an IPv4 fragment with 1200 bytes of data does."""
 
 
 def transports(echoes: tuple[Packet, Packet]) -> list[tuple[Packet, Packet]]:
@@ -124,33 +123,19 @@ class Fragments(PipelineTest):
         self.insert(join(FROM_ACME, udp(data=DATA), TO_WIRE6, udp(OUT, DATA), flow_label=LABEL))
         self.insert(join(FROM_WIRE6, tcp(BACK, DATA), TO_ACME, tcp((80, 40000), DATA)))
         self.insert(join(FROM_ACME, echo(7, data=DATA), TO_WIRE6, echo6(20007, data=DATA)))
-        parts = pieces4(FROM_ACME, udp(data=DATA), 5)
+        parts = cut(FROM_ACME, udp(data=DATA), 5)
         self.send(ACME, parts[0])
         first = self.take(WIRE)
         identification = int.from_bytes(first[58:62])
-        expected = pieces6(TO_WIRE6, udp(OUT, DATA), identification)
+        expected = cut(TO_WIRE6, udp(OUT, DATA), identification, IN_IPV6)
         self.assertEqual(first, expected[0])
         for part, becomes in zip(parts[1:], expected[1:], strict=True):
             self.check_forwarded(ACME, part, WIRE, becomes)
-        parts = pieces6(FROM_WIRE6, tcp(BACK, DATA), 6)
+        parts = cut(FROM_WIRE6, tcp(BACK, DATA), 6, IN_IPV6)
         self.send(WIRE, parts[0])
         first = self.take(ACME)
-        expected = pieces4(TO_ACME, tcp((80, 40000), DATA), int.from_bytes(first[18:20]))
+        expected = cut(TO_ACME, tcp((80, 40000), DATA), int.from_bytes(first[18:20]))
         self.assertEqual(first, expected[0])
         for part, becomes in zip(parts[1:], expected[1:], strict=True):
             self.check_forwarded(WIRE, part, ACME, becomes)
-        self.check_dropped(ACME, pieces4(FROM_ACME, echo(7, data=DATA), 7), DropReason.FAMILY)
-
-
-def pieces4(segment: Segment, transport: Packet, identification: int) -> list[bytes]:
-    """Fragments with 1200 bytes of data each."""
-    macs = bytes(ethernet(segment.source_mac, segment.destination_mac, type=0x0800))
-    parts = fragment(segment.header(id=identification, flags=0) / transport, 1200)
-    return [macs + bytes(part) for part in parts]
-
-
-def pieces6(segment: Segment, transport: Packet, identification: int) -> list[bytes]:
-    """The same in IPv6."""
-    macs = bytes(ethernet(segment.source_mac, segment.destination_mac, type=0x86DD))
-    whole = segment.header() / IPv6ExtHdrFragment(id=identification) / transport
-    return [macs + bytes(part) for part in fragment6(whole, 1200 + 48)]
+        self.check_dropped(ACME, cut(FROM_ACME, echo(7, data=DATA), 7), DropReason.FAMILY)

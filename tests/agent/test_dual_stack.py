@@ -369,6 +369,24 @@ async def test_what_may_be_cut_is_cut():
     await farm.stop()
 
 
+@pytest.mark.parametrize("size", [1500, 1484, 1472])
+async def test_fragments_that_grow_across_families_arrive_whole(size):
+    """They are as long as the link, and each needs a header more in IPv6. So is the very first packet."""
+    farm = await farm_on("IPv6")
+    payload = bytes(n % 251 for n in range(4000))
+    whole = IP(src="10.0.1.1", dst="10.0.1.2", id=9) / UDP(sport=1000, dport=53) / payload
+    for _ in range(2):
+        for piece in cut(frame(WEB1, WEB2, whole), size):
+            farm.emit("web1", piece)
+        await farm.settle()
+        got = [IP(each[14:]) for each in farm.delivered("web2")]
+        assert len({each.id for each in got}) == 1
+        assert b"".join(bytes(each.payload) for each in sorted(got, key=lambda each: each.frag))[8:] == payload
+        assert [each.flags.MF for each in sorted(got, key=lambda each: each.frag)] == [True] * (len(got) - 1) + [False]
+        assert max(map(len, got)) <= 1472
+    await farm.stop()
+
+
 # ---- fragments ------------------------------------------------------------------------------------------------------
 
 

@@ -301,7 +301,7 @@ def test_what_a_file_of_several_sites_means() -> None:
 def test_the_mtu_of_endpoints_leaves_room_for_a_longer_header() -> None:
     assert loads(CLOUDS, Path("f.yaml")).mtu_of("red", "web") == 1500
     only_ipv6 = loads(CLOUDS.replace("underlay: 172.16.1.1/24}", 'underlay: "fd00:e::1/64"}', 1), Path("f.yaml"))
-    assert only_ipv6.mtu_of("red", "web") == 1480
+    assert only_ipv6.mtu_of("red", "web") == 1472
     assert only_ipv6.mtu_of("red", "six") == 1500
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..model import Protocol, interface_address
 from ..packets import (
     ETHERTYPE_IPV6,
+    FRAGMENT_GROWTH,
+    GROWTH,
     DhcpOffer,
     MalformedPacket,
     Packet,
@@ -16,6 +18,7 @@ from ..packets import (
     parse,
     parse_dhcp,
     parse_router_solicitation,
+    read_datagram,
     router_advertisement,
     too_big,
 )
@@ -28,6 +31,10 @@ DHCP_SERVER = 67
 _LINK_LOCAL = b"\xfe\x80" + bytes(14)
 _SMALLEST_PART = 28
 """Bytes of the smallest fragments that IPv4 knows: a header and eight bytes."""
+
+_FITS_ANYWHERE = 1280 - FRAGMENT_GROWTH
+"""Bytes of an IPv4 fragment that any link of IPv6 takes (RFC 8200 section 5). A later fragment does not tell its flow,
+so nobody knows the limit."""
 
 
 class Router:
@@ -81,6 +88,10 @@ class Router:
         """A packet of a connection is longer than its way allows: its sender is told, or, if it may, it is cut."""
         local = self._local
         try:
+            datagram = read_datagram(frame)
+            if datagram.is_later_fragment:
+                self._cut(port, frame, 0 if datagram.dont_fragment else _FITS_ANYWHERE)
+                return
             packet = parse(frame)
             is_endpoints = port >= PORT_FIRST_ENDPOINT
             key = ConnectionKey(port, packet.source_mac if is_endpoints else NO_MAC, packet.flow)
@@ -91,10 +102,9 @@ class Router:
             action = next(entry.action for entry in held.entries if entry.key == key)
             assert isinstance(action, Rewrite)
             limit = action.max_length
-            if not packet.dont_fragment and limit >= _SMALLEST_PART:
-                local.events["cut"] += 1
-                for part in cut(frame, limit):
-                    local.switch.reinject(port, part)
+            if not packet.dont_fragment:
+                grows = len(action.flow.source) > len(key.flow.source)
+                self._cut(port, frame, limit - (FRAGMENT_GROWTH - GROWTH) if grows else limit)
             elif not is_endpoints:
                 # Its sender is the host before us: to that host we are a router of the way.
                 local.switch.send(port, too_big(frame, limit, packet.flow.destination, packet.destination_mac))
@@ -102,6 +112,16 @@ class Router:
                 self._explainer.too_big(near, frame, limit)
         except MalformedPacket:
             local.events["malformed"] += 1
+
+    def _cut(self, port: int, frame: bytes, limit: int) -> None:
+        """Have the switch process a packet in parts of at most `limit` bytes, if it can be cut into such."""
+        parts = cut(frame, limit) if limit >= _SMALLEST_PART else []
+        if len(parts) < 2:
+            self._local.events["too big to cut"] += 1
+            return
+        self._local.events["cut"] += 1
+        for part in parts:
+            self._local.switch.reinject(port, part)
 
     def _answer_dhcp(self, near: Attachment, frame: bytes) -> None:
         local, endpoint = self._local, near.endpoint

@@ -43,7 +43,7 @@ from .neighbours import (
     parse_router_solicitation,
     router_advertisement,
 )
-from .translating import GROWTH, translate_error
+from .translating import FRAGMENT_GROWTH, GROWTH, translate_error
 
 __all__ = [
     "ECHO_PORT",
@@ -51,6 +51,7 @@ __all__ = [
     "ETHERTYPE_IPV4",
     "ETHERTYPE_IPV6",
     "EXTENSION_HEADERS",
+    "FRAGMENT_GROWTH",
     "GROWTH",
     "IPV4_LENGTH",
     "IPV6_LENGTH",

@@ -25,6 +25,9 @@ from .headers import IPV4_LENGTH, ip_packet
 GROWTH = 20
 """Bytes by which a packet grows when it becomes IPv6, and shrinks when it becomes IPv4."""
 
+FRAGMENT_GROWTH = GROWTH + 8
+"""The same of a fragment, which has a header of its own in IPv6 (RFC 8200 section 4.5)."""
+
 _UNREACHABLE_TO_6 = {0: 0, 1: 0, 3: 4, 5: 0, 6: 0, 7: 0, 8: 0, 9: 1, 10: 1, 11: 0, 12: 0, 13: 1, 15: 1}
 _UNREACHABLE_TO_4 = {0: 1, 1: 10, 2: 1, 3: 1, 4: 3}
 _POINTER_TO_6 = {

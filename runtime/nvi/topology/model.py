@@ -7,12 +7,11 @@ from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6
 from msgspec import Struct
 
 from ..model import Endpoint, External, Host, Service, Tenant
+from ..packets import FRAGMENT_GROWTH
 
 DEFAULT_IDLE_TIMEOUT = 30.0
 DEFAULT_PUNT_RATE = 5000
 DEFAULT_MTU = 1500
-TRANSLATION_GROWTH = 20
-"""Bytes by which an IPv4 packet grows where it crosses an underlay of IPv6: the difference of their headers."""
 
 IPAddress = IPv4Address | IPv6Address
 IPInterface = IPv4Interface | IPv6Interface
@@ -107,4 +106,4 @@ class Topology(Struct, frozen=True):
         """What the endpoints of a network may send, so that all of it fits an underlay of `DEFAULT_MTU`."""
         has_ipv4 = any(len(subnet.prefix) == 4 for subnet in self.tenants[tenant].networks[network].subnets)
         only_ipv6 = any(all(interface.version == 6 for interface in host.underlay) for host in self.hosts.values())
-        return DEFAULT_MTU - (TRANSLATION_GROWTH if has_ipv4 and only_ipv6 else 0)
+        return DEFAULT_MTU - (FRAGMENT_GROWTH if has_ipv4 and only_ipv6 else 0)
