@@ -11,7 +11,7 @@ TARGET ?=
 HOST ?= bj1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ptf shell p4 bench matrix chaos sites clean
+.PHONY: help setup run test lint ptf shell p4 bench matrix chaos clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,9 +50,6 @@ chaos: setup  ## kill agents, switches and NATS servers under traffic, and count
 
 matrix: setup  ## every way times every kind of traffic, against docs/matrix.md (WRITE=1 to keep what comes out)
 	$(PYTHON) -m matrix $(if $(WRITE),--write)
-
-sites: setup  ## real programs across sites and families, for minutes; not part of make test yet
-	$(SUDO) $(PYTHON) -m pytest -m sites tests/acceptance
 
 clean:  ## remove what setup and the tools have made
 	rm -rf .venv .venv-shell build runtime/*.egg-info

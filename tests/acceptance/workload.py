@@ -65,8 +65,11 @@ def serve_tcp(port: str) -> None:
 
 
 def serve_udp(port: str) -> None:
-    """Echo every datagram."""
-    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    """Echo every datagram, of both families where there are both."""
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    server = socket.socket(family, socket.SOCK_DGRAM)
+    if family == socket.AF_INET6:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     server.bind(("", int(port)))
     while True:
         data, sender = server.recvfrom(65536)
@@ -92,7 +95,7 @@ def many_tcp(address: str, port: str, count: str) -> None:
 
 def say_udp(address: str, port: str, count: str, size: str = "100") -> None:
     """Send datagrams, each of which must come back as it is."""
-    client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
     client.connect((address, int(port)))
     client.settimeout(5)
     for number in range(int(count)):
