@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 from enum import IntEnum
+from functools import lru_cache
 from typing import Literal
 
 from msgspec import Struct
@@ -81,6 +82,7 @@ def read_mac(text: str) -> Mac:
     return mac
 
 
+@lru_cache(4096)
 def derive_mac(*identity: str) -> Mac:
     """A locally administered unicast MAC that follows from a name, the same on every host and after every restart."""
     return b"\x02" + hashlib.blake2s("/".join(identity).encode(), digest_size=5).digest()

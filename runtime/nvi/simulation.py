@@ -71,11 +71,12 @@ class _Underlay:
     def __init__(self, farm: Farm, host: Host) -> None:
         self._farm = farm
         self._host = host
+        self._sources = {len(address): address for address in reversed(host.addresses)}
         self.on_change: Callable[[Address], None] = lambda _: None
 
     async def next_hop(self, destination: Address) -> NextHop:
         peer = self._farm.by_address.get((self._host.site, destination))
-        source = next((each for each in self._host.addresses if len(each) == len(destination)), None)
+        source = self._sources.get(len(destination))
         if peer is None or source is None:
             raise NoRoute(f"no route to {show_address(destination)}")
         return NextHop(source, host_mac(self._host.name), host_mac(peer.host.name), self._farm.mtu)

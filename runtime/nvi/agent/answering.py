@@ -280,13 +280,13 @@ class Answerer:
 def _nonsense(offer: Offer) -> str | None:
     """What in an offer no packet can carry; None if there is nothing of the kind."""
     identity = offer.connection
-    numbers = (
-        ("protocol", identity.protocol, 0, 0xFF),
-        ("port", identity.low.port, 0, 0xFFFF),
-        ("port", identity.high.port, 0, 0xFFFF),
-        ("port", offer.end.port, 0, 0xFFFF),
-        ("port", offer.peer_port or 0, 0, 0xFFFF),
-        ("TTL", offer.first.ttl, 1, 0xFF),
-        ("flow label", offer.first.flow_label, 0, 0xFFFFF),
-    )
-    return next((f"{value} is no {what}" for what, value, least, most in numbers if not least <= value <= most), None)
+    if not 0 <= identity.protocol <= 0xFF:
+        return f"{identity.protocol} is no protocol"
+    for port in (identity.low.port, identity.high.port, offer.end.port, offer.peer_port or 0):
+        if not 0 <= port <= 0xFFFF:
+            return f"{port} is no port"
+    if not 1 <= offer.first.ttl <= 0xFF:
+        return f"{offer.first.ttl} is no TTL"
+    if not 0 <= offer.first.flow_label <= 0xFFFFF:
+        return f"{offer.first.flow_label} is no flow label"
+    return None

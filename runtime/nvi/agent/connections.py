@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ..keys import Pair
@@ -115,6 +115,15 @@ class Connection:
     """When to look next whether it is idle: seconds on the loop's clock."""
     lingering: tuple[Link, ...] = ()
     """Segments that it was on until just now, for packets still under way there."""
+    near: tuple[Attachment, ...] = field(init=False)
+    """Its ends on this host: endpoints, or at a gateway whoever is outside."""
+    links: tuple[Link, ...] = field(init=False)
+    """Its segments towards other hosts."""
+
+    def __post_init__(self) -> None:
+        """Tell the sides apart."""
+        self.near = tuple([side for side in self.sides if isinstance(side, Attachment)])
+        self.links = tuple([side for side in self.sides if isinstance(side, Link)])
 
     @property
     def keys(self) -> tuple[ConnectionKey, ConnectionKey]:
@@ -127,25 +136,15 @@ class Connection:
         return {self.id.tenant} | ({self.turn.identity.tenant} if self.turn is not None else set())
 
     @property
-    def near(self) -> list[Attachment]:
-        """Its ends on this host: endpoints, or at a gateway whoever is outside."""
-        return [side for side in self.sides if isinstance(side, Attachment)]
-
-    @property
     def outlet(self) -> Outlet | None:
         """At a gateway: its segment towards whoever is outside, if it leaves here."""
         if self.turn is not None:
             return self.turn.outlet
-        return next((side for side in self.sides if isinstance(side, Outlet)), None)
-
-    @property
-    def links(self) -> list[Link]:
-        """Its segments towards other hosts."""
-        return [side for side in self.sides if isinstance(side, Link)]
+        return next((side for side in self.near if isinstance(side, Outlet)), None)
 
     def link_to(self, peer: str) -> Link | None:
         """Its segment towards this host, if it has one."""
-        return next((side for side in self.sides if isinstance(side, Link) and side.peer == peer), None)
+        return next((link for link in self.links if link.peer == peer), None)
 
     @property
     def far_end(self) -> End | None:

@@ -58,7 +58,9 @@ class Call:
     @property
     def exit(self) -> str:
         """The gateway at whose external side one of the ends is; empty if both are endpoints."""
-        return next((each.host for each in (self.near.endpoint, self.far) if each.is_outside), "")
+        if self.far.is_outside:
+            return self.far.host
+        return self.near.endpoint.host if self.near.endpoint.is_outside else ""
 
     @property
     def opened_here(self) -> bool:

@@ -128,7 +128,7 @@ class MemorySwitch:
         if type(entry) is ConnectionEntry:
             timeout, tag = int(entry.idle_timeout * 1e9), entry.tag
         change = self.engine.insert if update.operation is Operation.INSERT else self.engine.modify
-        args = tuple([_number(value) for value in parameters])
+        args = tuple([value if isinstance(value, int) else int.from_bytes(value) for value in parameters])
         change(name, key, self._actions[table, action], args, timeout=timeout).extra = tag
 
     async def usage(self, keys: Sequence[ConnectionKey]) -> list[Usage | None]:
@@ -191,11 +191,7 @@ def _ignore(_: object) -> None:
 
 
 def _key(values: Iterable[Value]) -> Key:
-    return tuple([(_number(value),) for value in values])
-
-
-def _number(value: Value) -> int:
-    return int.from_bytes(value) if type(value) is bytes else value  # type: ignore[return-value]
+    return tuple([(value if isinstance(value, int) else int.from_bytes(value),) for value in values])
 
 
 def _value(number: int, width: int) -> Value:

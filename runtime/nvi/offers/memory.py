@@ -26,11 +26,10 @@ class MemoryOffers:
         answering = asyncio.ensure_future(handler(sender, message))
         self._answering.add(answering)
         answering.add_done_callback(self._answering.discard)
-        try:
-            async with asyncio.timeout(self._timeout):
-                return await asyncio.shield(answering)
-        except TimeoutError:
-            raise NoAnswer(f"the agent of host {receiver} did not answer within {self._timeout} s") from None
+        await asyncio.wait((answering,), timeout=self._timeout)
+        if not answering.done():
+            raise NoAnswer(f"the agent of host {receiver} did not answer within {self._timeout} s")
+        return answering.result()
 
     def serve(self, host: str, handler: Handler) -> None:
         """See Offers."""
