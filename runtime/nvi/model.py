@@ -217,6 +217,15 @@ class External(Struct, frozen=True):
     """The same address as the outside sees it: another one behind a 1:1 NAT."""
 
 
+class Contact(Struct, frozen=True):
+    """How the agent of a host is reached beside NATS."""
+
+    port: int
+    """TCP, at the addresses of the host."""
+    certificate: bytes
+    """That it shows (X.509, DER)."""
+
+
 class Host(Struct, frozen=True):
     """A server: what other agents may know about it."""
 
@@ -228,6 +237,8 @@ class Host(Struct, frozen=True):
     """Further underlay addresses of its own, which stand for flows of protocols without ports."""
     external: External | None = None
     """Where it reaches other sites and the Internet; a host that has it is a gateway of its site."""
+    contact: Contact | None = None
+    """None if its agent is not reached but over NATS."""
 
 
 class Service(Struct, frozen=True):

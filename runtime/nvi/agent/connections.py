@@ -170,7 +170,9 @@ class Unknown:
 
 
 Watched = tuple[str | Address, ...]
-"""What a connection depends on elsewhere: ("host", name) of a gateway, ("endpoint", tenant, address) of its far end."""
+"""What a connection depends on elsewhere: ("host", name) of a gateway, ("endpoint", tenant, address) of its far end.
+
+And ("peer", name) of another host at the far end of a segment: nothing of it has to change, but it must stay known."""
 
 
 class Connections:
@@ -301,7 +303,7 @@ def _watched(connection: Connection) -> list[Watched]:
         inside = connection.initiator, turn.identity.other(turn.initiator)
         tenants = connection.id.tenant, turn.identity.tenant
         return [("endpoint", tenant, end.address) for tenant, end in zip(tenants, inside, strict=True)]
-    watched: list[Watched] = [("host", side.peer) for side in connection.links if side.passes_on]
+    watched: list[Watched] = [("host" if side.passes_on else "peer", side.peer) for side in connection.links]
     if connection.exit and connection.outlet is None:
         watched.append(("host", connection.exit))
     elif (far := connection.far_end) is not None:

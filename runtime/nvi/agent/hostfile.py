@@ -75,6 +75,8 @@ class HostFile(Struct, frozen=True, forbid_unknown_fields=True):
     """Seconds without a packet after which a connection leaves nothing behind."""
     punt_rate: int = 5000
     """Packets per second that one port may punt."""
+    port: int = 0
+    """TCP port for other agents while NATS is away; 0 for one that is free."""
 
     @property
     def layout(self) -> Layout:

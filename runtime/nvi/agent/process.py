@@ -11,6 +11,7 @@ import gc
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import structlog
 
 from ..config import AgentConfig, FarmConfig
@@ -18,8 +19,10 @@ from ..directory import Directory, DirectoryError
 from ..directory.memory import MemoryDirectory
 from ..directory.nats import NatsDirectory
 from ..mappings import Change
+from ..model import Host
 from ..nats.connection import Connection
 from ..offers import Offers
+from ..offers.direct import Direct
 from ..offers.memory import MemoryOffers
 from ..offers.nats import NatsOffers
 from ..p4rt.session import Session
@@ -177,22 +180,35 @@ async def run(farm: FarmConfig, stop: asyncio.Event) -> bool:
 async def run_host(file: HostFile, stop: asyncio.Event) -> bool:
     """Run the agent of one host, over NATS, until `stop` is set. Returns False if it cannot run, or has failed."""
     layout = file.layout
-    connection = Connection(file.nats, file.host, layout.inbox(file.host))
-    directory, offers = NatsDirectory(connection, layout), NatsOffers(connection, layout)
-    try:
-        member = Member(file.agent(), directory, offers, idle_timeout=file.idle_timeout, punt_rate=file.punt_rate)
-    except StateError as error:
-        _log.error("this agent cannot run", host=file.host, reason=str(error))
-        return False
     structlog.contextvars.bind_contextvars(host=file.host)
-    connection.start()
-    directory.start()
+    config = file.agent()
+    connection = Connection(file.nats, file.host, layout.inbox(file.host))
+    directory = NatsDirectory(connection, layout)
+    direct = Direct(config.host, config.netns, directory.known_host)
+    offers = NatsOffers(connection, layout, direct)
     try:
+        config = msgspec.structs.replace(config, host=await _reachable(config.host, direct, file.port))
+        member = Member(config, directory, offers, idle_timeout=file.idle_timeout, punt_rate=file.punt_rate)
+        connection.start()
+        directory.start()
         return await _until(stop, [member])
+    except StateError as error:
+        _log.error("this agent cannot run", reason=str(error))
+        return False
     finally:
         await offers.stop()
+        await direct.stop()
         await directory.stop()
         await connection.stop()
+
+
+async def _reachable(host: Host, direct: Direct, port: int) -> Host:
+    """A host, and where its agent is reached while NATS is away."""
+    try:
+        return msgspec.structs.replace(host, contact=await direct.listen(port))
+    except OSError as error:
+        _log.warning("while NATS is away, other agents cannot reach this one", reason=str(error))
+        return host
 
 
 async def _until(stop: asyncio.Event, members: list[Member]) -> bool:

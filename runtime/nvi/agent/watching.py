@@ -65,6 +65,9 @@ class Watching:
                 self._unwatch[watched] = self._local.directory.watch_endpoint(tenant, address, changed)
             case ("host", str(name)):
                 self._unwatch[watched] = self._local.directory.watch_host(name, changed)
+            case ("peer", str(name)):
+                # So that its agent can be asked, and heard, though the directory be away.
+                self._unwatch[watched] = self._local.directory.watch_host(name, lambda: None)
 
     def _leave(self, watched: Watched) -> None:
         unwatch = self._unwatch.pop(watched, None)

@@ -139,7 +139,14 @@ class NatsDirectory:
 
     async def host(self, name: str) -> Host | None:
         """See Directory."""
-        for found in await self._get(self._layout.leases, name):
+        return self._host_in(await self._get(self._layout.leases, name), name)
+
+    def known_host(self, name: str) -> Host | None:
+        """The host with this name, as far as it is known without asking; None if it is not, or is gone."""
+        return self._host_in(self._watched.known(self._layout.leases, name), name)
+
+    def _host_in(self, leases: list[Stored], name: str) -> Host | None:
+        for found in leases:
             record = self._read(_LEASE_RECORD, found)
             if record is not None and self._right(found, record.value.host.name == name):
                 return record.value.host

@@ -127,6 +127,11 @@ class Watched:
             self._read_soon(kept)
         return kept.values
 
+    def known(self, bucket: Bucket, key: str) -> list[Stored]:
+        """What is known to be there, without asking."""
+        kept = self._kept.get((bucket.name, key))
+        return kept.values if kept is not None else []
+
     def watch(self, bucket: Bucket, key: str, changed: Callable[[], None]) -> Callable[[], None]:
         """Have `changed` called when what is there may have changed. Returns what ends it."""
         kept = self._keep(bucket, key)
@@ -273,10 +278,12 @@ class Watched:
             for kept in list(self._kept.values()):
                 if kept.lock.locked():
                     continue
+                if not self._connection.connected:
+                    continue  # then what is known is all that there is
                 if not kept.watchers and now - kept.used > IDLE:
                     self._forget(kept)
                     continue
-                if not self._connection.connected or not kept.known:
+                if not kept.known:
                     continue
                 expires = self._expires(kept.bucket)
                 if expires is not None and kept.values and now - kept.heard > expires:

@@ -1,4 +1,4 @@
-"""Offers between the agents of a farm, as requests over NATS.
+"""Offers between the agents of a farm, as requests over NATS; while NATS is away, directly (`nvi.offers.direct`).
 
 Who asks is a token of the subject, under which the server lets nobody else publish; whose answer it is follows from
 who may subscribe (`nvi.nats.layout`). Nothing in a message names its sender.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
@@ -16,6 +17,7 @@ from nats.aio.msg import Msg
 from ..nats.connection import PATIENCE, Away, Connection, NobodyThere, Subscription
 from ..nats.layout import Layout
 from . import VERSION, Handler, NoAnswer, Reason, Refuse, Reply, Request
+from .direct import Direct, Unreached
 from .wire import PREVIOUS, Inexpressible, NotUnderstood, decode_reply, decode_request, encode_reply, encode_request
 
 AT_A_TIME = 1024
@@ -30,8 +32,11 @@ _log = structlog.get_logger()
 class NatsOffers:
     """The Offers of one agent."""
 
-    def __init__(self, connection: Connection, layout: Layout, timeout: float = PATIENCE) -> None:
-        """`timeout`: seconds within which an agent must answer."""
+    def __init__(
+        self, connection: Connection, layout: Layout, direct: Direct | None = None, timeout: float = PATIENCE
+    ) -> None:
+        """`direct`: the way beside NATS, if there is one; `timeout`: seconds within which an agent must answer."""
+        self._direct = direct
         self._connection = connection
         self._layout = layout
         self._timeout = timeout
@@ -54,18 +59,30 @@ class NatsOffers:
     async def _ask(self, sender: str, receiver: str, message: Request, version: int) -> Reply:
         try:
             data = encode_request(message, version)
-            subject = self._layout.offer(receiver, sender)
-            return decode_reply(await self._connection.request(subject, data, self._timeout), version)
-        except NobodyThere:
-            raise NoAnswer(f"no agent answers for host {receiver}") from None
-        except Away as away:
-            raise NoAnswer(f"the agent of host {receiver} is not reached: {away}") from None
+            return decode_reply(await self._carry(sender, receiver, data), version)
         except Inexpressible as what:
             raise NoAnswer(f"host {receiver} speaks version {version}, which has no words for {what}") from None
         except NotUnderstood as error:
             raise NoAnswer(
                 f"the agent of host {receiver} answers something that is not understood: {error}; upgrade either"
             ) from None
+
+    async def _carry(self, sender: str, receiver: str, data: bytes) -> bytes:
+        """Raises NoAnswer."""
+        why = self._connection.state
+        if self._direct is None or self._connection.connected:
+            try:
+                return await self._connection.request(self._layout.offer(receiver, sender), data, self._timeout)
+            except NobodyThere:
+                raise NoAnswer(f"no agent answers for host {receiver}") from None
+            except Away as away:
+                why = str(away)  # of a server that hangs nobody knows yet that it is away
+        if self._direct is not None:
+            try:
+                return await self._direct.request(receiver, data, self._timeout)
+            except Unreached as unreached:
+                why = f"{why}; nor directly: {unreached}"
+        raise NoAnswer(f"the agent of host {receiver} is not reached: {why}")
 
     def _remember_older(self, receiver: str) -> None:
         if len(self._older) >= OLDER_LIMIT:
@@ -87,9 +104,13 @@ class NatsOffers:
             self._subscriptions[host] = await self._connection.subscribe(self._layout.offer(host, "*"), hear)
 
         self._spawn(subscribe())
+        if self._direct is not None:
+            self._direct.serve(partial(self._reply, host, handler))
 
     def leave(self, host: str) -> None:
         """See Offers."""
+        if self._direct is not None:
+            self._direct.leave()
         if (subscription := self._subscriptions.pop(host, None)) is not None:
             subscription.end_soon()
 
@@ -102,21 +123,22 @@ class NatsOffers:
 
     async def _answer(self, host: str, handler: Handler, message: Msg) -> None:
         sender = message.subject.rpartition(".")[2]
+        await self._connection.answer(message, await self._reply(host, handler, sender, message.data))
+
+    async def _reply(self, host: str, handler: Handler, sender: str, data: bytes) -> bytes:
         try:
-            request, version = decode_request(message.data)
+            request, version = decode_request(data)
         except NotUnderstood as error:
             if sender not in self._complained:
                 self._complained.add(sender)
                 _log.error("a message is not understood", host=host, sender=sender, reason=str(error))
             refuse = Refuse(Reason.VERSION, f"host {host} does not understand the message: {error}; upgrade either")
-            await self._connection.answer(message, encode_reply(refuse, VERSION))
-            return
+            return encode_reply(refuse, VERSION)
         reply = await handler(sender, request)
         try:
-            answer = encode_reply(reply, version)
+            return encode_reply(reply, version)
         except Inexpressible as what:
-            answer = encode_reply(Refuse(Reason.VERSION, f"version {version} has no words for {what}"), version)
-        await self._connection.answer(message, answer)
+            return encode_reply(Refuse(Reason.VERSION, f"version {version} has no words for {what}"), version)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
