@@ -8,8 +8,10 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 
+from nvi.bench.lab import LabError
+
 from . import connections, first_packet, packet_rate, throughput
-from .lab import HEADING, Result, Skipped
+from .report import HEADING, Result
 
 BENCHMARKS: dict[str, Callable[[], Sequence[Result]]] = {
     module.__name__.rpartition(".")[2]: module.benchmark
@@ -29,7 +31,7 @@ def _main(names: Sequence[str]) -> int:
         try:
             for result in BENCHMARKS[name]():
                 print(result, flush=True)
-        except Skipped as reason:
+        except LabError as reason:
             print(f"{name}: skipped: {reason}", flush=True)
     return 0
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 
+from nvi.bench.ends import CLIENT, SERVER, TENANT
+from nvi.bench.traffic import frame
 from nvi.formulation import endpoint_side, join
 from nvi.model import FirstPacket
 from nvi.p4rt.codec import nvi_codec
@@ -17,9 +19,6 @@ from nvi.packets import parse
 from nvi.switch import PORT_FIRST_ENDPOINT, Entry, GuardEntry, Operation, Update
 
 from .controller import Controller
-from .farm import TENANT
-from .line import CLIENT, SERVER
-from .traffic import frame
 
 NEAR, FAR = PORT_FIRST_ENDPOINT, PORT_FIRST_ENDPOINT + 1
 _PORTS = slice(34, 38)

@@ -21,12 +21,14 @@ from typing import ParamSpec, TypeVar
 import uvloop
 
 from nvi import simulation
+from nvi.bench.ends import TENANT, endpoint, host
+from nvi.bench.farm import Farm, like_an_agent
+from nvi.bench.lab import Lab, LabError
+from nvi.bench.line import Line, generate
+from nvi.bench.traffic import frame
 from nvi.switch import PORT_FIRST_ENDPOINT
 
-from .farm import TENANT, Farm, endpoint, host, like_an_agent
-from .lab import Lab, Result, Skipped, main
-from .line import Line
-from .traffic import frame, generate
+from .report import Result, main
 
 WINDOW, CONNECTIONS, ROUNDS = 40, 1350, 5  # with the warm-up less than the 8,192 that one endpoint may have
 
@@ -39,7 +41,7 @@ def benchmark(rounds: int = ROUNDS) -> list[Result]:
     results = []
     try:
         results.append(uvloop.run(_over_bmv2(rounds)))
-    except Skipped as reason:
+    except LabError as reason:
         print(f"connections over BMv2 skipped: {reason}")
     return [*results, uvloop.run(_in_memory(rounds))]
 

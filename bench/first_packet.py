@@ -13,10 +13,11 @@ import sys
 
 import uvloop
 
-from .farm import Farm
-from .lab import Lab, Result, Samples, interleave, main, wait_for
-from .line import Line
-from .traffic import generate
+from nvi.bench.farm import Farm
+from nvi.bench.lab import Lab, wait_for
+from nvi.bench.line import Line, generate
+
+from .report import Result, Samples, interleave, main
 
 RATE, ROUNDS = 200, 8
 REQUIRED = 2.5

@@ -10,10 +10,11 @@ import asyncio
 
 import uvloop
 
-from .farm import Farm
-from .lab import Lab, Result, interleave, main
-from .line import Line
-from .traffic import generate
+from nvi.bench.farm import Farm
+from nvi.bench.lab import Lab
+from nvi.bench.line import Line, generate
+
+from .report import Result, interleave, main
 
 PACKETS, WINDOW, ROUNDS = 40_000, 48, 5
 AIM = 0.5

@@ -11,13 +11,15 @@ import asyncio
 import json
 from contextlib import ExitStack
 
+from nvi.bench.ends import CLIENT, SERVER
+from nvi.bench.farm import Farm
+from nvi.bench.lab import Lab, need
+from nvi.bench.line import Line
 from nvi.model import show_address
 from nvi.switch import PORT_FIRST_ENDPOINT, PORT_UNDERLAY
 
 from .controller import Controller, compiled, route
-from .farm import Farm
-from .lab import Lab, Result, interleave, main, need
-from .line import CLIENT, SERVER, Line
+from .report import Result, interleave, main
 
 SECONDS, ROUNDS = 3, 5
 REQUIRED, AIM = 0.4, 0.5
@@ -32,7 +34,7 @@ def benchmark(rounds: int = ROUNDS) -> list[Result]:
 
 
 async def _compare(switches: int, rounds: int, what: str) -> Result:
-    iperf = need("iperf3")
+    iperf = need("iperf3", "apt-get install iperf3")
     with Lab() as lab, ExitStack() as controllers:
         ours, peer = Line(lab, switches), Line(lab, switches, first_device=10)
         for line in (ours, peer):

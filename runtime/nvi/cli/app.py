@@ -25,6 +25,8 @@ policy_app = typer.Typer(
 app.add_typer(policy_app, name="policy")
 host_app = typer.Typer(help="Take care of a host while the farm runs.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(host_app, name="host")
+bench_app = typer.Typer(help="Measure NVI on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(bench_app, name="bench")
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, in a documented and versioned schema.")]
 
@@ -158,6 +160,32 @@ def nats_prepare(
 
     prepare(file, server, key, replicas)
     print("the buckets are there, and the tenants are published")
+
+
+@bench_app.command("setup")
+def bench_setup(
+    target: Annotated[
+        Literal["bmv2", "embedded"] | None,
+        typer.Option(
+            help="Which switches to run.", show_default="bmv2 if simple_switch_grpc is on PATH, else embedded"
+        ),
+    ] = None,
+    offers: Annotated[
+        Literal["memory", "nats"], typer.Option(help="How the two agents talk: in one process, or by a NATS server.")
+    ] = "memory",
+    connections: Annotated[
+        int, typer.Option(help="How many to set up as fast as they come about.", min=16, max=5000)
+    ] = 4000,
+    window: Annotated[int, typer.Option(help="How many of these are under way at a time.", min=1, max=1000)] = 40,
+    rate: Annotated[
+        float, typer.Option(help="Connections per second while the latency is measured.", min=1, max=10000)
+    ] = 200,
+    json: Json = False,
+) -> None:
+    """Measure how fast connections between two hosts are set up, and how long each takes. No farm has to run."""
+    from .bench import setup
+
+    setup(target, offers, connections, window, rate, json=json)
 
 
 @app.command()

@@ -2,35 +2,34 @@
 
 It holds a raw socket on the interface of the client, one on the server's, and sends frames that it made beforehand:
 UDP, each from a port of its own, so each the first packet of a connection. What comes out at the far side it counts,
-or sends back. It prints one JSON object.
+or sends back. It prints one JSON object. It imports little, since it is started for each round.
 
-    python -m bench.traffic saturate PID PID first count window
-    python -m bench.traffic pace PID PID first count rate
-    python -m bench.traffic flood PID PID first count window
+    python -m nvi.bench.traffic saturate PID PID first count window
+    python -m nvi.bench.traffic pace PID PID first count rate
+    python -m nvi.bench.traffic flood PID PID first count window
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import select
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from struct import Struct as Layout
 
-from pyroute2 import netns
-
-from nvi.checksum import internet_checksum
-
-from .lab import Lab, Namespace
-from .line import CLIENT, SERVER, Line
+from ..checksum import internet_checksum
+from ..namespaces import open_socket
+from .ends import CLIENT, SERVER
 
 PATIENCE = 2.0
 """Seconds after which what has not come is lost."""
+
+OVERDUE = 0.25
+"""Seconds after which the next packet need not wait any more for one that has not come."""
 
 _HEADERS = 42  # Ethernet, IPv4, UDP
 _ETH_P_ALL = 3
@@ -49,14 +48,6 @@ class Report:
     """From the first packet sent to the last one that arrived."""
     round_trips: list[float]
     """Milliseconds, of `pace`."""
-
-
-def generate(lab: Lab, line: Line, mode: str, first: int, count: int, argument: float) -> Report:
-    """Run the generator to its end. `first`: number of the first connection."""
-    pids = (str(where.pid) for where in (line.client, line.server))
-    command = (sys.executable, "-m", "bench.traffic", mode, *pids, str(first), str(count), str(argument))
-    process = lab.spawn(None, *command, stdout=subprocess.PIPE)
-    return Report(**json.loads(process.communicate()[0]))
 
 
 def frame(number: int, size: int = 64) -> bytes:
@@ -82,29 +73,31 @@ def number_of(packet: bytes) -> int:
 
 
 class Generator:
-    """The two sockets."""
+    """Sends at one interface, and receives at the other."""
 
-    def __init__(self, client: Namespace, server: Namespace) -> None:
-        self.client, self.server = _socket(client), _socket(server)
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client, self.server = client, server
 
     def saturate(self, first: int, count: int, window: float) -> Report:
         """Send the next packet whenever one has arrived: as fast as connections come about, and no faster."""
         frames = [frame(number) for number in range(first, first + count)]
-        send, receive = self.client.send, self.server.recv
-        sent = min(int(window), count)
-        arrived: set[int] = set()
-        begin = last = time.monotonic()
-        for each in frames[:sent]:
-            send(each)
-        while len(arrived) < sent and select.select((self.server,), (), (), PATIENCE)[0]:
-            number = number_of(receive(_RECEIVE))
-            if number - first not in range(count) or number in arrived:
-                continue
-            arrived.add(number)
-            last = time.monotonic()
-            if sent < count:
-                send(frames[sent])
+        sent, arrived = 0, set[int]()
+        under_way: dict[int, float] = {}  # when it was sent, by number, oldest first
+        begin = last = now = time.monotonic()
+        while len(arrived) < count and (sent < count or now - last < PATIENCE):
+            while sent < count and len(under_way) < window:
+                under_way[first + sent] = now
+                self.client.send(frames[sent])
                 sent += 1
+            if select.select((self.server,), (), (), OVERDUE)[0]:
+                number = number_of(self.server.recv(_RECEIVE))
+                if number - first in range(sent) and number not in arrived:
+                    arrived.add(number)
+                    under_way.pop(number, None)
+                    last = time.monotonic()
+            now = time.monotonic()
+            while under_way and now - next(iter(under_way.values())) > OVERDUE:
+                del under_way[next(iter(under_way))]
         return Report(sent, len(arrived), last - begin, [])
 
     def pace(self, first: int, count: int, rate: float) -> Report:
@@ -154,17 +147,20 @@ class Generator:
         return Report(sent, arrived, last - begin, [])
 
 
-def _socket(namespace: Namespace) -> socket.socket:
-    netns.setns(f"/proc/{namespace.pid}/ns/net")
+def _socket() -> socket.socket:
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(PATIENCE), 0))  # cheaper than a timeout
     raw.bind(("eth0", 0))
     return raw
 
 
+async def _sockets(pids: Sequence[str]) -> list[socket.socket]:
+    return [await open_socket(f"/proc/{pid}/ns/net", _socket) for pid in pids]
+
+
 def _main(mode: str, client: str, server: str, first: str, count: str, argument: str) -> None:
-    generator = Generator(Namespace(int(client)), Namespace(int(server)))
-    run: Callable[[int, int, float], Report] = partial(getattr(generator, mode))
+    generator = Generator(*asyncio.run(_sockets((client, server))))
+    run: Callable[[int, int, float], Report] = getattr(generator, mode)
     print(json.dumps(asdict(run(int(first), int(count), float(argument)))))
 
 
