@@ -25,6 +25,8 @@ run: setup  ## bring up a farm and show what it does (TARGET=bmv2|embedded to ch
 test: setup lint  ## everything that this machine can test
 	$(SUDO) $(PYTHON) -m pytest
 	@for target in $$($(PYTHON) scripts/targets.py); do $(MAKE) --no-print-directory ptf TARGET=$$target || exit 1; done
+	$(PYTHON) -m matrix
+	@if $(PYTHON) scripts/targets.py | grep -q bmv2; then $(MAKE) --no-print-directory matrix TARGET=bmv2; fi
 
 lint: setup  ## style, types, and who may import whom
 	.venv/bin/ruff check
@@ -48,8 +50,8 @@ bench: setup  ## measure, each time against a peer in the same run
 chaos: setup  ## kill agents, switches and NATS servers under traffic, and count what that costs (DURATION=120)
 	$(SUDO) $(PYTHON) -m bench.chaos --duration $(or $(DURATION),120) $(if $(TARGET),--target $(TARGET)) $(CHAOS)
 
-matrix: setup  ## every way times every kind of traffic, against docs/matrix.md (WRITE=1 to keep what comes out)
-	$(PYTHON) -m matrix $(if $(WRITE),--write)
+matrix: setup  ## every way times every kind of traffic, against docs/matrix.md (WRITE=1 to keep it; TARGET=bmv2|embedded)
+	$(if $(TARGET),$(SUDO)) $(PYTHON) -m matrix $(if $(TARGET),--target $(TARGET)) $(if $(WRITE),--write)
 
 clean:  ## remove what setup and the tools have made
 	rm -rf .venv .venv-shell build runtime/*.egg-info

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,10 +26,21 @@ from nvi.switch import PORT_EXTERNAL, PORT_EXTERNAL_STACK, PORT_UNDERLAY
 from nvi.topology.model import DEFAULT_MTU
 
 from .kinds import TTL, Kind, Peer, cut
-from .ways import EXTERNAL_PORT, OUTSIDE, OUTSIDE_ADDRESS, SERVICE_PORT, Families, Way, endpoints
+from .ways import (
+    EXTERNAL_PORT,
+    OUTSIDE,
+    OUTSIDE_ADDRESS,
+    PATIENCE,
+    SERVICE_PORT,
+    Families,
+    Way,
+    endpoints,
+    ports,
+    service,
+)
 
-PATIENCE = 3.0
-"""Seconds, of the virtual clock, in which a packet arrives or does not."""
+QUIET = 0.02
+"""Seconds after the last packet that is expected, in which another one would come."""
 
 
 class Wrong(Exception):
@@ -78,6 +90,7 @@ class Conversation:
         self._way = way
         self._families = families
         self._endpoints = endpoints(families.over)
+        self._ports = ports()
 
     async def hold(self, kind: Kind) -> None:
         """All turns. Raises Refused or Wrong."""
@@ -138,18 +151,13 @@ class Conversation:
         pieces = cut(packet, self._families.mtu) if kind.datagram else [packet]
         drops = await self._drops()
         self._wires.take()
-        self._delivered(receiver)
+        self._forget_delivered(receiver)
         with capture_logs() as logs:
             for piece in pieces:
                 self._emit(sender, receiver, piece)
-            await asyncio.sleep(PATIENCE)
-        arrived = self._delivered(receiver)
-        if (
-            not arrived
-            and self._way.published_at
-            and self._farm.hosts[self._way.published_at].delivered.pop(PORT_EXTERNAL_STACK, [])
-        ):
-            raise Refused("it is for the gateway's own stack: only ports can be published")
+            arrived = await self._arrivals(receiver, len(pieces), logs)
+        if not arrived and self._at_the_stack():
+            raise Refused(f"it is for the gateway's own stack: {await self._why_unpublished(packet)}")
         if not arrived:
             raise Refused(self._why(logs, drops, await self._drops()))
         self._check_frames(receiver, sender, arrived)
@@ -164,9 +172,40 @@ class Conversation:
             raise Wrong(f"fragments came as {[other for _, other in shapes]} of {[one for one, _ in shapes]}")
         return whole(got)
 
-    def _why(self, logs: Iterable[Any], before: dict[str, int], after: dict[str, int]) -> str:
-        refusals = [entry["why"] for entry in logs if entry["event"] == "refused"]
-        if refusals:
+    async def _arrivals(self, receiver: str, number: int, logs: Sequence[Any]) -> list[bytes]:
+        """What arrives; so many packets are expected, unless something says that none will."""
+        arrived: list[bytes] = []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE):
+                while len(arrived) < number and not self._at_the_stack() and not _refusals(logs):
+                    await asyncio.sleep(0.002)
+                    arrived += self._delivered(receiver)
+        await asyncio.sleep(QUIET)
+        return arrived + self._delivered(receiver)
+
+    def _forget_delivered(self, receiver: str) -> None:
+        self._delivered(receiver)
+        if (gateway := self._way.published_at) is not None:
+            self._farm.hosts[gateway].delivered.pop(PORT_EXTERNAL_STACK, None)
+
+    def _at_the_stack(self) -> bool:
+        """Whether the publishing gateway's own stack has got something."""
+        gateway = self._way.published_at
+        return gateway is not None and PORT_EXTERNAL_STACK in self._farm.hosts[gateway].delivered
+
+    async def _why_unpublished(self, packet: Packet) -> str:
+        """What the gateway says to whoever wants to publish the protocol of a packet."""
+        way = self._way
+        assert way.published_at is not None, "only there does anything reach a stack"
+        protocol = packet.proto if IP in packet else packet.nh
+        try:
+            await self._farm.hosts[way.published_at].agent.publish_service(service(way, self._families, protocol))
+        except ValueError as refusal:
+            return str(refusal)
+        raise Wrong(f"protocol {protocol} can be published, but does not arrive")
+
+    def _why(self, logs: Sequence[Any], before: dict[str, int], after: dict[str, int]) -> str:
+        if refusals := _refusals(logs):
             return f"refused: {refusals[0]}"
         dropped = [reason for reason, count in after.items() if count > before.get(reason, 0)]
         if dropped:
@@ -177,7 +216,7 @@ class Conversation:
         """Packets dropped so far in all switches, by reason."""
         total: dict[str, int] = {}
         for host in self._farm.hosts.values():
-            for reasons in (await host.switch.read_drops(range(0x200))).values():
+            for reasons in (await host.switch.read_drops(self._ports[host.host.name])).values():
                 for reason, count in reasons.items():
                     total[reason.name.lower()] = total.get(reason.name.lower(), 0) + count
         return total
@@ -262,6 +301,10 @@ class Conversation:
                 raise Wrong(f"{length} bytes on the wire of {host}, of {sorted(set(map(len, sent)))}")
             if not is_fragment(packet) and bytes(packet) != bytes(rebuilt(packet)):
                 raise Wrong(f"a wrong checksum on the wire of {host}")
+
+
+def _refusals(logs: Iterable[Any]) -> list[str]:
+    return [entry["why"] for entry in logs if entry["event"] == "refused"]
 
 
 # ---- packets -------------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -19,12 +21,16 @@ from nvi.model import (
     derive_mac,
     read_address,
 )
-from nvi.simulation import Capture, Farm
+from nvi.packets import FRAGMENT_GROWTH
+from nvi.simulation import Farm
+from nvi.switch import PORT_EXTERNAL, PORT_EXTERNAL_STACK, PORT_HOST_STACK, PORT_UNDERLAY
 from nvi.topology.model import DEFAULT_MTU
 
 Family = Literal[4, 6]
 OUTSIDE = "outside"
 SERVICE_PORT, EXTERNAL_PORT = 80, 8080
+PATIENCE = 10.0
+"""Seconds until something must be there that will come."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +42,8 @@ class Families:
 
     @property
     def mtu(self) -> int:
-        """Such that fragments need not be cut again: one of IPv4 becomes 28 bytes longer as one of IPv6."""
-        return DEFAULT_MTU - (28 if (self.over, self.under) == (4, 6) else 0)
+        """Such that fragments need not be cut again where they become IPv6."""
+        return DEFAULT_MTU - (FRAGMENT_GROWTH if (self.over, self.under) == (4, 6) else 0)
 
     def __str__(self) -> str:
         return f"IPv{self.over} on an underlay of IPv{self.under}"
@@ -112,6 +118,13 @@ _UNDERLAY = {4: "172.16.1.{}", 6: "fd00:aa::{}"}
 OUTSIDE_ADDRESS: dict[int, Address] = {4: read_address("203.0.113.7"), 6: read_address("2001:db8:f::7")}
 
 
+async def until(condition: Callable[[], Awaitable[bool]], seconds: float) -> None:
+    """Wait for something that will be so. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
 def network(over: Family) -> Network:
     """The one network of the one tenant."""
     prefix, length, gateway, _ = _OVERLAY[over]
@@ -149,17 +162,38 @@ def hosts(under: Family, external: Family) -> dict[str, Host]:
     return result
 
 
-async def build(way: Way, families: Families, capture: Capture) -> Farm:
-    """The farm for one way, up and with nothing in its switches. `capture` as in Farm."""
-    farm = Farm(capture=capture)
+def service(way: Way, families: Families, protocol: int) -> Service:
+    """What is to be published, on a way that leads to it."""
+    assert way.published_at is not None, "there is nothing published on this way"
+    served = endpoints(families.over)[way.destination][0]
+    return Service("red", served.address, SERVICE_PORT, protocol, way.published_at, EXTERNAL_PORT)
+
+
+def ports() -> dict[str, list[int]]:
+    """Those of each host's switch."""
+    return {
+        host: [
+            *(PORT_UNDERLAY, PORT_HOST_STACK),
+            *((PORT_EXTERNAL, PORT_EXTERNAL_STACK) if side is not None else ()),
+            *(port for _, _, at, port in _ENDPOINTS if at == host),
+        ]
+        for host, _, _, side, _ in _HOSTS
+    }
+
+
+async def build(farm: Farm, way: Way, families: Families) -> None:
+    """Make an empty farm that for one way."""
     external = families.over if way.external else families.under
     await farm.start([tenant(families.over)], hosts(families.under, external).values())
     for endpoint, port in endpoints(families.over).values():
         await farm.add_endpoint(endpoint, port)
     if way.published_at is not None:
-        served = endpoints(families.over)[way.destination][0]
         for protocol in (Protocol.TCP, Protocol.UDP):
-            service = Service("red", served.address, SERVICE_PORT, protocol, way.published_at, EXTERNAL_PORT)
-            await farm.hosts[way.published_at].agent.publish_service(service)
+            await farm.hosts[way.published_at].agent.publish_service(service(way, families, protocol))
+        switch = farm.hosts[way.published_at].switch
+
+        async def serves() -> bool:
+            return len(await switch.read_services()) == 2
+
+        await until(serves, PATIENCE)
     await farm.settle()
-    return farm

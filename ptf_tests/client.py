@@ -28,7 +28,7 @@ class Refused(Exception):
 class Client:
     """The primary of a switch that has just been given NVI's pipeline."""
 
-    def __init__(self, address: str, device_id: int = 1) -> None:
+    def __init__(self, address: str, device_id: int = 1, election_id: int = 1) -> None:
         """`address`: gRPC's, such as `unix:/path`. Waits for the switch to answer. Raises grpc.RpcError."""
         self.punts: SimpleQueue[Punt] = SimpleQueue()
         """What the switch has punted and nobody has looked at yet."""
@@ -36,7 +36,7 @@ class Client:
         """The entries of which it has said that they are idle."""
         self._codec = nvi_codec()
         self._device_id = device_id
-        self._election_id = U128.encode(1)
+        self._election_id = U128.encode(election_id)
         self._channel = grpc.insecure_channel(
             address, options=(("grpc.enable_http_proxy", 0), ("grpc.max_receive_message_length", 64 << 20))
         )

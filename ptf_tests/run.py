@@ -13,13 +13,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from nvi.emulation.targets import TARGETS, available, command
+from nvi.emulation.targets import TARGETS, Target, available, command
 
 from .packets import PORTS
 
@@ -63,12 +63,12 @@ def main() -> int:
         return 130
 
 
-def run(target: str, tests: list[str]) -> int:
+def run(target: Target, tests: list[str]) -> int:
     """Start the target, run the tests, and say what came of it."""
     with TemporaryDirectory(prefix="nvi-ptf-") as name:
         directory = Path(name)
-        wire()
-        with switch(target, directory) as address:
+        wire({f"sw{port}": f"ptf{port}" for port in PORTS})
+        with switch(target, directory, DEVICE_ID, {port: f"sw{port}" for port in PORTS}) as address:
             status, count, skipped = run_ptf(address, directory, tests)
     if not status and not count:
         raise Failure("no test ran")
@@ -77,15 +77,15 @@ def run(target: str, tests: list[str]) -> int:
     return 1 if status or skipped else 0
 
 
-def wire() -> None:
-    """A pair of interfaces for each port: `swN` is the switch's, `ptfN` the tests'."""
+def wire(pairs: Mapping[str, str]) -> None:
+    """A pair of interfaces for each port: the switch's by that of the tests."""
     # A kernel that talks IPv6 on them of its own accord would disturb the tests.
     no_ipv6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
     if no_ipv6.exists():
         no_ipv6.write_text("1")
     links = [
-        f"link add sw{port} mtu 1500 up type veth peer name ptf{port} mtu 1500\nlink set ptf{port} up\n"
-        for port in PORTS
+        f"link add {ours} mtu 1500 up type veth peer name {theirs} mtu 1500\nlink set {theirs} up\n"
+        for ours, theirs in pairs.items()
     ]
     made = subprocess.run(["ip", "-batch", "-"], input="".join(links), text=True, capture_output=True, check=False)
     if made.returncode:
@@ -93,10 +93,10 @@ def wire() -> None:
 
 
 @contextmanager
-def switch(target: str, directory: Path) -> Iterator[str]:
-    """A running switch; yields its P4Runtime address."""
+def switch(target: Target, directory: Path, device_id: int, ports: Mapping[int, str]) -> Iterator[str]:
+    """A running switch with these interfaces; yields its P4Runtime address, which is in the directory."""
     socket, log = directory / "p4rt.sock", directory / "switch.log"
-    start = command(target, DEVICE_ID, directory, {port: f"sw{port}" for port in PORTS})  # type: ignore[arg-type]
+    start = command(target, device_id, directory, ports)
     with log.open("wb") as output:
         process = subprocess.Popen([*_DIE_WITH_PARENT, *start], stdout=output, stderr=output, env=environment())
     try:

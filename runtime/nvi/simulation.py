@@ -11,6 +11,7 @@ import asyncio
 import selectors
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol as Interface
 
 from msgspec.structs import replace
 
@@ -28,7 +29,7 @@ from .model import Address, Endpoint, Host, Protocol, Tenant, derive_mac, show_a
 from .offers import Offers
 from .offers.memory import MemoryOffers
 from .packets import ETHERNET_LENGTH, IPV4_LENGTH, IPV6_LENGTH
-from .switch import PORT_EXTERNAL, PORT_UNDERLAY
+from .switch import PORT_EXTERNAL, PORT_UNDERLAY, Switch
 
 Capture = Callable[[str, int, bytes], None]
 """(host, port, packet) of a packet that leaves a switch."""
@@ -176,12 +177,22 @@ def _adjust(packet: bytearray, at: int, delta: int) -> None:
     packet[at : at + 2] = (0xFFFF - fold(0xFFFF - old + delta)).to_bytes(2)
 
 
+class FarmSwitch(Switch, Interface):
+    """A switch to whose ports packets can be given."""
+
+    async def start(self) -> object:
+        """Have the agent become the primary, which hears of it by `on_primary`."""
+
+    def receive(self, port: int, packet: bytes) -> None:
+        """A packet arrives at a port."""
+
+
 @dataclass(eq=False)
 class SimulatedHost:
     """One host: its switch, its agent, and what has come out at its endpoints' ports."""
 
     host: Host
-    switch: MemorySwitch
+    switch: FarmSwitch
     agent: Agent
     state: StateFile
     journal: Journal[Change]
@@ -236,11 +247,15 @@ class Farm:
         def transmit(port: int, packet: bytes) -> None:
             self._transmit(host.name, port, packet)
 
-        switch = MemorySwitch(self._program, lambda: int(self._loop.time() * 1e9), transmit)
+        switch = self.make_switch(host.name, transmit)
         return await self._run_agent(host, switch, StateFile(None), Journal(None, Change))
 
+    def make_switch(self, name: str, transmit: Callable[[int, bytes], None]) -> FarmSwitch:  # noqa: ARG002
+        """The switch of the host `name`. `transmit(port, packet)` takes what leaves it."""
+        return MemorySwitch(self._program, lambda: int(self._loop.time() * 1e9), transmit)
+
     async def _run_agent(
-        self, host: Host, switch: MemorySwitch, state: StateFile, journal: Journal[Change]
+        self, host: Host, switch: FarmSwitch, state: StateFile, journal: Journal[Change]
     ) -> SimulatedHost:
         config = AgentConfig(host, p4runtime="", device_id=1, api="", state="")
         external = None if host.external is None else _Outside(host, host.external.address)
@@ -262,7 +277,7 @@ class Farm:
         if host.external is not None:
             self.by_public[host.external.public] = simulated
         await agent.start()
-        switch.on_primary(True)
+        await switch.start()
         await self.settle()
         return simulated
 
@@ -289,6 +304,7 @@ class Farm:
     async def restart_switch(self, name: str) -> None:
         """The switch dies and comes back empty; its agent, if it has one, takes it over again."""
         switch = self.hosts[name].switch
+        assert isinstance(switch, MemorySwitch), "another one is a process, and restarted as such"
         switch.on_primary(False)
         switch.restart()
         switch.on_primary(True)

@@ -11,6 +11,7 @@ import pytest
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.packet import Packet
+from structlog.testing import capture_logs
 
 from nvi.agent.journal import JournalError
 from nvi.emulation.views import connections_view
@@ -458,6 +459,17 @@ async def test_what_is_published_no_more_has_ended(farm, name, via):
     assert not any(len(host.agent._local.connections) for host in farm.hosts.values())
     with pytest.raises(KeyError):
         await farm.hosts[via].agent.unpublish_service(6, 8080)
+
+
+@simulated
+async def test_two_changes_of_what_is_published_do_not_overtake_each_other(farm):
+    agent, endpoint = farm.hosts["e9"].agent, ENDPOINTS["web1"][0].address
+    with capture_logs() as logs:
+        for external_port in (8080, 8081):
+            await agent.publish_service(Service("acme", endpoint, 80, 6, "e9", external_port))
+        await asyncio.sleep(1.0)
+    assert not [entry for entry in logs if entry["log_level"] in ("warning", "error")]
+    assert {entry.port for entry in await farm.hosts["e9"].switch.read_services()} == {8080, 8081}
 
 
 @pytest.mark.parametrize("idle", [False, True])

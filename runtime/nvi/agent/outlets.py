@@ -39,6 +39,8 @@ class Outlets:
         self._unwatch: dict[tuple[str, Address], Callable[[], None]] = {}
         """By endpoint with mappings: what ends the watch of where it is."""
         self._unwatch_services: Callable[[], None] = lambda: None
+        self._one_at_a_time = asyncio.Lock()
+        """Who compares the switch with what is published, and mends it, is not to be overtaken."""
         self.on_withdrawn: Callable[[Service], None] = lambda _: None
         """Called with a service that is published no more."""
 
@@ -236,26 +238,31 @@ class Outlets:
         external = self._local.host.external
         if external is None:
             return
-        wanted = {ServiceEntry(external.address, protocol, port) for protocol, port in self.services}
-        there = set(await self._local.switch.read_services())
-        updates = [Update(Operation.DELETE, entry) for entry in there - wanted]
-        updates += [Update(Operation.INSERT, entry) for entry in wanted - there]
-        if updates:
-            await self._local.switch.write(updates)
+        async with self._one_at_a_time:
+            wanted = {ServiceEntry(external.address, protocol, port) for protocol, port in self.services}
+            there = set(await self._local.switch.read_services())
+            updates = [Update(Operation.DELETE, entry) for entry in there - wanted]
+            updates += [Update(Operation.INSERT, entry) for entry in wanted - there]
+            if updates:
+                await self._local.switch.write(updates)
 
     async def _follow_services(self) -> None:
         local = self._local
         try:
-            before = await self._read_services()
+            async with self._one_at_a_time:
+                before = await self._read_services()
+            withdrawn = [service for key, service in before.items() if self.services.get(key) != service]
             if local.ready:
                 await self.take_over()
-        except (DirectoryError, SwitchError) as error:
-            # The same happens when the switch is taken over, or the directory tells of the next change.
+        except DirectoryError as error:
+            # The directory tells again when it is back.
             local.log.warning("published services not followed", error=str(error))
             return
-        for key, service in before.items():
-            if self.services.get(key) != service:
-                self.on_withdrawn(service)
+        except SwitchError as error:
+            # The same happens when the switch is taken over.
+            local.log.warning("published services not in the switch yet", error=str(error))
+        for service in withdrawn:
+            self.on_withdrawn(service)
 
     async def _read_services(self) -> dict[tuple[int, int], Service]:
         """Raises DirectoryError. Returns what was published before."""

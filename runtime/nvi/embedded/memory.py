@@ -83,6 +83,10 @@ class MemorySwitch:
         """Begin anew, with nothing in the tables."""
         self.engine = Engine(self._program, self._clock)
 
+    async def start(self) -> None:
+        """Whoever asks is the primary."""
+        self.on_primary(True)
+
     @property
     def state(self) -> State:
         """See Switch."""
