@@ -45,6 +45,7 @@ p4:  ## compile p4src/ (needs p4c); commit what it writes
 	@sh scripts/compile_p4.sh
 
 bench: setup  ## measure, each time against a peer in the same run
+	@sh scripts/setup.sh openflow
 	$(SUDO) $(PYTHON) -m bench
 
 chaos: setup  ## kill agents, switches and NATS servers under traffic, and count what that costs (DURATION=120)
@@ -54,6 +55,6 @@ matrix: setup  ## every way times every kind of traffic, against docs/matrix.md 
 	$(if $(TARGET),$(SUDO)) $(PYTHON) -m matrix $(if $(TARGET),--target $(TARGET)) $(if $(WRITE),--write)
 
 clean:  ## remove what setup and the tools have made
-	rm -rf .venv .venv-shell build runtime/*.egg-info
+	rm -rf .venv .venv-shell .venv-openflow build runtime/*.egg-info
 	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,6 +6,7 @@
 #   setup.sh          what `make run` and `make test` need
 #   setup.sh shell    what `make shell` needs: p4runtime-shell in .venv-shell, by itself, because it insists on old
 #                     versions of what the rest needs new
+#   setup.sh openflow what one benchmark compares with: os-ken and Open vSwitch in .venv-openflow, by themselves
 set -eu
 cd "$(dirname "$0")/.."
 for_what=${1-}
@@ -113,6 +114,33 @@ if [ "$for_what" = shell ]; then
     if make_venv .venv-shell "$stamp" p4runtime-shell setuptools; then
         finish .venv-shell "$stamp"
     fi
+    exit 0
+fi
+
+# get_openvswitch DIRECTORY: its programs, out of their Debian packages, without a service; and the libraries they need.
+get_openvswitch() {
+    [ ! -e "$1/.complete" ] || return 0
+    command -v dpkg-deb >/dev/null && command -v apt-get >/dev/null || fail "this is not a Debian system"
+    say "getting Open vSwitch out of its Debian packages"
+    unpacked=$(mktemp -d)
+    (cd "$unpacked" && apt-get download openvswitch-switch openvswitch-common >log 2>&1) ||
+        { tail -3 "$unpacked/log" >&2; rm -r "$unpacked"; fail "apt-get could not download openvswitch-switch"; }
+    for package in "$unpacked"/*.deb; do
+        dpkg-deb -x "$package" "$1"
+        dpkg-deb -f "$package" Depends
+    done | grep -o '\blib[^ ,]*' | sort -u >"$unpacked/libraries"
+    # shellcheck disable=SC2046  # one word per package
+    install_packages $(cat "$unpacked/libraries")
+    rm -r "$unpacked"
+    touch "$1/.complete"
+}
+
+if [ "$for_what" = openflow ]; then
+    stamp=$(digest scripts/setup.sh)
+    if make_venv .venv-openflow "$stamp" os-ken; then
+        finish .venv-openflow "$stamp"
+    fi
+    (get_openvswitch .venv-openflow/ovs) || say "no Open vSwitch: the benchmark 'openflow' will be skipped"
     exit 0
 fi
 

@@ -11,16 +11,18 @@ import subprocess
 import sys
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from bench import openflow, ramp
 from nvi.bench import lab, setup
 from nvi.bench.lab import LabError
 from nvi.bench.line import Wires
 from nvi.bench.setup import ROUNDS, Contender, Load, Measured, percentile
-from nvi.bench.traffic import Generator, Report, answer, frame, number_of
+from nvi.bench.traffic import Generator, Report, Stream, answer, frame, number_of
 from nvi.cli import bench
 from nvi.cli.errors import FAILED, CommandError
 from nvi.emulation import messaging, targets
@@ -62,8 +64,8 @@ def test_what_rounds_add_up_to(monkeypatch: pytest.MonkeyPatch) -> None:
         return Report(count, count - 1, next(seconds), [])
 
     monkeypatch.setattr(setup, "generate", generate)
-    contender = Contender(None, None, lambda: cpu["control"], lambda: cpu["switches"])  # type: ignore[arg-type]
-    setup.in_turns(LOAD, contender)
+    contender = Contender(None, None, LOAD, lambda: cpu["control"], lambda: cpu["switches"])  # type: ignore[arg-type]
+    setup.in_turns(contender)
     measured = contender.measured()
     # No number twice: each is a connection of its own.
     numbers = [number for _, first, count, _ in asked for number in range(first, first + count)]
@@ -80,9 +82,9 @@ def test_what_rounds_add_up_to(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_where_nothing_arrives_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(setup, "generate", lambda *_: Report(100, 0, 0.0, []))
-    contender = Contender(None, None, lambda: 0.0, lambda: 0.0)  # type: ignore[arg-type]
+    contender = Contender(None, None, LOAD, lambda: 0.0, lambda: 0.0)  # type: ignore[arg-type]
     with pytest.raises(LabError, match="none of 100 first packets arrived"):
-        contender.warm_up(LOAD)
+        contender.warm_up()
 
 
 # ---- the load generator ---------------------------------------------------------------------------------------------
@@ -147,6 +149,31 @@ def test_pace_takes_the_time_of_an_answer(wire: tuple[socket.socket, socket.sock
     assert all(0 < trip < 1e3 * PATIENCE for trip in report.round_trips)
 
 
+def test_an_offer_goes_on_whatever_comes_of_it(
+    wire: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvi.bench.traffic.PATIENCE", 0.5)
+    lost = {10, 11, 59}
+    client = Lossy(wire[0], lost)
+    report = Generator(client, wire[1]).offer(4, 60, 300.0)  # type: ignore[arg-type]
+    assert [number for number in client.sent if number < 1000] == list(range(4, 65))
+    assert (report.sent, report.arrived) == (60, 60 - len(lost))
+    assert report.in_time <= report.arrived
+    stream = report.stream
+    assert stream is not None
+    assert len(client.sent) == 61 + stream.sent
+    assert len(stream.delays) == stream.sent > 1
+
+
+def test_nothing_is_offered_beside_a_connection_that_does_not_come_about(
+    wire: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nvi.bench.traffic.PATIENCE", 0.1)
+    client = Lossy(wire[0], {4})
+    report = Generator(client, wire[1]).offer(4, 60, 300.0)  # type: ignore[arg-type]
+    assert (report.arrived, client.sent) == (0, [4])
+
+
 def test_an_answer_goes_back_to_who_asked() -> None:
     asked = frame(7)
     answered = answer(asked)
@@ -154,6 +181,38 @@ def test_an_answer_goes_back_to_who_asked() -> None:
     assert (answered[:6], answered[6:12]) == (asked[6:12], asked[:6])
     assert (answered[26:30], answered[34:36]) == (asked[30:34], asked[36:38])
     assert number_of(answered) == 7
+
+
+# ---- comparisons in bench/ ------------------------------------------------------------------------------------------
+
+
+def test_what_a_step_of_the_ramp_adds_up_to() -> None:
+    report = Report(1000, 700, 2.0, [], 650, Stream(200, [1.0] * 150))
+    step = ramp.Step(500.0, 325.0, report, Counter({"overflow in flight": 180, "dropped": 100}), 120)
+    assert step.uncounted == 20
+    assert step.stream_lost == 25.0
+    assert "280" not in str(step)
+    assert "uncounted: 20" in str(step)
+
+
+def test_a_collapse_would_show() -> None:
+    def step(rate: float, came: float) -> ramp.Step:
+        return ramp.Step(rate, came, Report(1000, 400, 2.0, [], 400, Stream(10, [1.0] * 10)), Counter(x=600), 100)
+
+    setups, stream, counted, memory = ramp.results([step(500, 500), step(500, 400)], [step(1000, 90), step(1000, 90)])
+    assert setups.ratio == pytest.approx(90 / 450)
+    assert counted.ratio == memory.ratio == 1.0
+    assert "0.00 % lost" in stream.ours
+
+
+def test_ratios_are_ours_to_the_peers() -> None:
+    peer = Measured(1200.0, 4000, 80, 980, 20, 2.2, 5.1, 1.1, 0.9)
+    rows = openflow.compare("memory", Measured(2400.0, 4000, 0, 1000, 0, 2.2, 4.1, 0.275, 0.3), peer, "")
+    rate, p50, p99, control, switches = (row.ratio for row in rows)
+    assert (rate, p50, control) == (pytest.approx(2.0), pytest.approx(1.0), pytest.approx(0.25))
+    assert p99 == pytest.approx(4.1 / 5.1)
+    assert switches == pytest.approx(1 / 3)
+    assert "80 of 4000 lost" in rows[0].peer
 
 
 # ---- what is said ---------------------------------------------------------------------------------------------------

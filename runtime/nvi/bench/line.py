@@ -8,9 +8,10 @@ Endpoints and switches have a network namespace each.
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
+
+import msgspec
 
 from ..emulation.targets import Target
 from ..model import show_address, show_mac
@@ -68,4 +69,4 @@ def generate(lab: Lab, line: Wires, mode: str, first: int, count: int, argument:
     said = process.communicate()[0]
     if process.returncode:
         raise LabError(f"the load generator ended with status {process.returncode}")
-    return Report(**json.loads(said))
+    return msgspec.json.decode(said, type=Report)

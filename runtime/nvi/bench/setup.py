@@ -21,6 +21,7 @@ from ..emulation.targets import Target
 from .farm import Farm
 from .lab import Lab, LabError
 from .line import Line, Wires, generate
+from .traffic import Report
 
 Offers = Literal["memory", "nats"]
 
@@ -62,8 +63,11 @@ class Measured(Struct, frozen=True):
 class Contender:
     """Two switches and their control plane, which is offered connections in rounds."""
 
-    def __init__(self, lab: Lab, line: Wires, control: Callable[[], float], switches: Callable[[], float]) -> None:
+    def __init__(
+        self, lab: Lab, line: Wires, load: Load, control: Callable[[], float], switches: Callable[[], float]
+    ) -> None:
         """`control`, `switches`: the CPU seconds that these have used up to now."""
+        self._load = load
         self._lab = lab
         self._line = line
         self._accounts = control, switches
@@ -73,25 +77,25 @@ class Contender:
         self._round_trips: list[float] = []
         self._sent = self._lost = self._paced = 0
 
-    def warm_up(self, load: Load) -> None:
+    def warm_up(self) -> None:
         """The first connections are not counted."""
-        report = generate(self._lab, self._line, "saturate", *self._take(load.connections // 8), load.window)
+        report = self._offer("saturate", self._load.connections // 8, self._load.window)
         if report.arrived == 0:
             raise LabError(f"none of {report.sent} first packets arrived")
 
-    def saturate(self, load: Load) -> None:
+    def saturate(self) -> None:
         """One round of connections, as fast as they come about."""
         before = [account() for account in self._accounts]
-        report = generate(self._lab, self._line, "saturate", *self._take(load.connections // ROUNDS), load.window)
+        report = self._offer("saturate", self._load.connections // ROUNDS, self._load.window)
         for cost, account, then in zip(self._costs, self._accounts, before, strict=True):
             cost.append(1e3 * (account() - then) / report.sent)
         self._rates.append(report.arrived / report.seconds if report.arrived else 0.0)
         self._sent += report.sent
         self._lost += report.sent - report.arrived
 
-    def pace(self, load: Load) -> None:
+    def pace(self) -> None:
         """One round of connections at the load's rate."""
-        report = generate(self._lab, self._line, "pace", *self._take(load.connections // (4 * ROUNDS)), load.rate)
+        report = self._offer("pace", self._load.connections // (4 * ROUNDS), self._load.rate)
         self._round_trips += report.round_trips
         self._paced += report.sent
 
@@ -110,9 +114,10 @@ class Contender:
             switch_cpu=switches,
         )
 
-    def _take(self, count: int) -> tuple[int, int]:
-        first, self._next = self._next, self._next + max(count, 1)
-        return first, self._next - first
+    def _offer(self, mode: str, count: int, argument: float) -> Report:
+        first, count = self._next, max(count, 1)
+        self._next += count
+        return generate(self._lab, self._line, mode, first, count, argument)
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -122,15 +127,15 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[max(math.ceil(percent / 100 * len(values)), 1) - 1]
 
 
-def in_turns(load: Load, *contenders: Contender) -> None:
-    """Offer the load to all of them, round by round, so that whatever else the machine does meets them alike."""
+def in_turns(*contenders: Contender) -> None:
+    """Offer its load to each of them, round by round, so that whatever else the machine does meets them alike."""
     for contender in contenders:
-        contender.warm_up(load)
+        contender.warm_up()
     for _ in range(ROUNDS):
         for contender in contenders:
-            contender.saturate(load)
+            contender.saturate()
         for contender in contenders:
-            contender.pace(load)
+            contender.pace()
 
 
 def measure(target: Target, offers: Offers, load: Load) -> Measured:
@@ -143,6 +148,6 @@ async def _measure(target: Target, offers: Offers, load: Load) -> Measured:
         line = Line(lab, 2, target)
         nats = lab.directory if offers == "nats" else None
         async with Farm(*((switch, 1) for switch in line.switches), nats=nats) as farm:
-            contender = Contender(lab, line, farm.control_seconds, line.cpu_seconds)
-            await asyncio.to_thread(in_turns, load, contender)
+            contender = Contender(lab, line, load, farm.control_seconds, line.cpu_seconds)
+            await asyncio.to_thread(in_turns, contender)
             return contender.measured()

@@ -6,6 +6,7 @@ or sends back. It prints one JSON object. It imports little, since it is started
 
     python -m nvi.bench.traffic saturate PID PID first count window
     python -m nvi.bench.traffic pace PID PID first count rate
+    python -m nvi.bench.traffic offer PID PID first count rate
     python -m nvi.bench.traffic flood PID PID first count window
 """
 
@@ -28,14 +29,33 @@ from .ends import CLIENT, SERVER
 PATIENCE = 2.0
 """Seconds after which what has not come is lost."""
 
-OVERDUE = 0.25
-"""Seconds after which the next packet need not wait any more for one that has not come."""
+STALLED = 0.2
+"""Seconds after which, if nothing has come, nothing of what is under way is waited for any more."""
 
+STREAM_RATE = 250.0
+"""Packets per second of the connection that is there already while others are offered."""
+
+_STREAM = 1 << 31
+"""Number of its first packet."""
+_AT_ONCE = 8
+"""First packets that are sent between two looks at what has come."""
 _HEADERS = 42  # Ethernet, IPv4, UDP
 _ETH_P_ALL = 3
 _TIMEVAL = Layout("@qq")
 _PORTS = 60000
 _RECEIVE = 2048
+_SO_RCVBUFFORCE = 33
+_BUFFER = 8 << 20
+"""Bytes, by the kernel's account, of what has come and was not looked at yet: nothing is to be lost here."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What became of the packets of a connection that was there already."""
+
+    sent: int
+    delays: list[float]
+    """Milliseconds from one end to the other, of those that arrived."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,10 @@ class Report:
     """From the first packet sent to the last one that arrived."""
     round_trips: list[float]
     """Milliseconds, of `pace`."""
+    in_time: int = 0
+    """Of `offer`: those that arrived while packets were still being sent."""
+    stream: Stream | None = None
+    """Of `offer`."""
 
 
 def frame(number: int, size: int = 64) -> bytes:
@@ -79,25 +103,31 @@ class Generator:
         self.client, self.server = client, server
 
     def saturate(self, first: int, count: int, window: float) -> Report:
-        """Send the next packet whenever one has arrived: as fast as connections come about, and no faster."""
+        """Send the next packet whenever one has arrived: as fast as connections come about, and no faster.
+
+        One that has been overtaken by twice the window is taken for lost, and the next one has its place. (If it comes
+        after all, it has arrived.)
+        """
         frames = [frame(number) for number in range(first, first + count)]
-        sent, arrived = 0, set[int]()
-        under_way: dict[int, float] = {}  # when it was sent, by number, oldest first
-        begin = last = now = time.monotonic()
-        while len(arrived) < count and (sent < count or now - last < PATIENCE):
+        sent, newest, arrived = 0, 0, set[int]()
+        under_way: dict[int, None] = {}  # by number, oldest first
+        begin = last = time.monotonic()
+        while len(arrived) < count and (sent < count or time.monotonic() - last < PATIENCE):
             while sent < count and len(under_way) < window:
-                under_way[first + sent] = now
+                under_way[first + sent] = None
                 self.client.send(frames[sent])
                 sent += 1
-            if select.select((self.server,), (), (), OVERDUE)[0]:
-                number = number_of(self.server.recv(_RECEIVE))
-                if number - first in range(sent) and number not in arrived:
-                    arrived.add(number)
-                    under_way.pop(number, None)
-                    last = time.monotonic()
-            now = time.monotonic()
-            while under_way and now - next(iter(under_way.values())) > OVERDUE:
-                del under_way[next(iter(under_way))]
+            if not select.select((self.server,), (), (), STALLED)[0]:
+                under_way.clear()
+                continue
+            number = number_of(self.server.recv(_RECEIVE))
+            if number - first not in range(sent) or number in arrived:
+                continue
+            arrived.add(number)
+            under_way.pop(number, None)
+            last, newest = time.monotonic(), max(newest, number)
+            while under_way and (oldest := next(iter(under_way))) + 2 * window < newest:
+                del under_way[oldest]
         return Report(sent, len(arrived), last - begin, [])
 
     def pace(self, first: int, count: int, rate: float) -> Report:
@@ -126,6 +156,41 @@ class Generator:
                 due += 1 / rate
         return Report(len(departures), len(trips), last - begin, list(trips.values()))
 
+    def offer(self, first: int, count: int, rate: float) -> Report:
+        """Send at a rate, whatever comes of it, beside a stream of packets of one connection that is there already.
+
+        The stream is of connection `first`, the new ones are those that follow.
+        """
+        if self.saturate(first, 1, 1).arrived == 0:
+            return Report(count, 0, 0.0, [], 0, Stream(0, []))
+        first += 1
+        frames = [frame(number) for number in range(first, first + count)]
+        head = frame(first - 1)[:_HEADERS]
+        sent, arrived, in_time = 0, set[int](), 0
+        departures: list[float] = []
+        delays: dict[int, float] = {}
+        begin = now = last = time.monotonic()
+        while sent < count or (now - last < PATIENCE and len(arrived) + len(delays) < count + len(departures)):
+            now = time.monotonic()
+            if sent < count and now >= begin + len(departures) / STREAM_RATE:
+                self.client.send(head + (_STREAM + len(departures)).to_bytes(4) + bytes(18))
+                departures.append(now)
+            behind = min(int((now - begin) * rate) + 1, count) - sent
+            for each in frames[sent : sent + min(behind, _AT_ONCE)]:
+                self.client.send(each)
+                sent += 1
+            patience = 0.0 if behind > _AT_ONCE else 1 / max(rate, STREAM_RATE) if sent < count else PATIENCE
+            if not select.select((self.server,), (), (), patience)[0]:
+                continue
+            number, now = number_of(self.server.recv(_RECEIVE)), time.monotonic()
+            if number >= _STREAM and number - _STREAM < len(departures):
+                delays[number] = 1e3 * (now - departures[number - _STREAM])
+            elif number - first in range(sent):
+                arrived.add(number)
+                in_time += sent < count
+            last = now
+        return Report(sent, len(arrived), last - begin, [], in_time, Stream(len(departures), list(delays.values())))
+
     def flood(self, first: int, count: int, window: float) -> Report:
         """Packets of one connection, which is there already, `window` of them under way at a time."""
         packet = frame(first)
@@ -150,6 +215,7 @@ class Generator:
 def _socket() -> socket.socket:
     raw = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(PATIENCE), 0))  # cheaper than a timeout
+    raw.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
     raw.bind(("eth0", 0))
     return raw
 
