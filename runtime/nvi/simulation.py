@@ -63,7 +63,7 @@ class _Jump(selectors.SelectSelector):
         if timeout is None:
             raise RuntimeError("whatever is waited for will never happen")
         self._loop.jump(timeout)
-        return super().select(0)
+        return []
 
 
 class _Underlay:
@@ -235,34 +235,41 @@ class Farm:
         self._loop = asyncio.get_running_loop()
 
     async def start(self, tenants: Iterable[Tenant], hosts: Iterable[Host]) -> None:
-        """Publish tenants, start hosts."""
+        """Publish tenants, start hosts: all at once."""
         for tenant in tenants:
             await self.directory.publish_tenant(tenant)
-        for host in hosts:
-            await self.add_host(host)
+        await asyncio.gather(*[self._start(self._new_host(host)) for host in hosts])
+        await self.settle()
 
     async def add_host(self, host: Host) -> SimulatedHost:
         """A new host, with a switch that holds nothing."""
+        simulated = self._new_host(host)
+        await self._start(simulated)
+        await self.settle()
+        return simulated
 
+    def directory_of(self, _host: Host) -> Directory:
+        """The directory as a host's agent reaches it. For farms in which that is not the same for all."""
+        return self.directory
+
+    def _new_host(self, host: Host) -> SimulatedHost:
         def transmit(port: int, packet: bytes) -> None:
             self._transmit(host.name, port, packet)
 
         switch = self.make_switch(host.name, transmit)
-        return await self._run_agent(host, switch, StateFile(None), Journal(None, Change))
+        return self._new_agent(host, switch, StateFile(None), Journal(None, Change))
 
     def make_switch(self, name: str, transmit: Callable[[int, bytes], None]) -> FarmSwitch:  # noqa: ARG002
         """The switch of the host `name`. `transmit(port, packet)` takes what leaves it."""
         return MemorySwitch(self._program, lambda: int(self._loop.time() * 1e9), transmit)
 
-    async def _run_agent(
-        self, host: Host, switch: FarmSwitch, state: StateFile, journal: Journal[Change]
-    ) -> SimulatedHost:
+    def _new_agent(self, host: Host, switch: FarmSwitch, state: StateFile, journal: Journal[Change]) -> SimulatedHost:
         config = AgentConfig(host, p4runtime="", device_id=1, api="", state="")
         external = None if host.external is None else _Outside(host, host.external.address)
         agent = Agent(
             config,
             switch,
-            self.directory,
+            self.directory_of(host),
             self.offers,
             _Underlay(self, host),
             state,
@@ -276,10 +283,11 @@ class Farm:
         self.by_address.update(((host.site, address), simulated) for address in (*host.addresses, *host.pool))
         if host.external is not None:
             self.by_public[host.external.public] = simulated
-        await agent.start()
-        await switch.start()
-        await self.settle()
         return simulated
+
+    async def _start(self, host: SimulatedHost) -> None:
+        await host.agent.start()
+        await host.switch.start()
 
     async def restart_agent(self, name: str) -> SimulatedHost:
         """The agent dies without a word, and a new one finds what it has left: switch, state file and journal."""
@@ -297,8 +305,10 @@ class Farm:
         """An agent finds what the last one left: the switch, the state file and the journal."""
         old = self.hosts[name]
         old.state.epoch += 1
-        new = await self._run_agent(old.host, old.switch, old.state, old.journal)
+        new = self._new_agent(old.host, old.switch, old.state, old.journal)
         new.delivered = old.delivered
+        await self._start(new)
+        await self.settle()
         return new
 
     async def restart_switch(self, name: str) -> None:

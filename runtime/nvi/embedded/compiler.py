@@ -14,7 +14,6 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
-from types import CodeType
 from weakref import WeakKeyDictionary
 
 from . import hashes, ir, reads
@@ -31,8 +30,8 @@ Process = Callable[[int, bytes], list[tuple[int, bytes]]]
 """(ingress port, packet) -> [(egress port, packet)]."""
 
 
-Objects = Mapping[tuple[str, str], object]
-"""(kind, name) -> an engine's table, counter, meter or register."""
+Objects = Mapping[str, Mapping[str, object]]
+"""An engine's objects by kind and name; kinds: table, counter, meter, register."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +40,11 @@ class Function:
 
     source: str
     externs: Mapping[tuple[str, str], str]
-    """(kind, name) -> name in the code of each object that it may need; kinds: table, counter, meter, register."""
+    """(kind, name) -> name in the code of each object that it needs."""
 
     @cached_property
-    def code(self) -> CodeType:
-        return compile(self.source, "<nvi.embedded>", "exec")
-
-    def bind(self, objects: Objects, **more: object) -> Callable[..., list[tuple[int, bytes]]]:
-        """The function, over these objects and whatever else it is made of."""
+    def _make(self) -> Callable[..., Callable[..., list[tuple[int, bytes]]]]:
+        """Makes the function, over the objects of one engine."""
         namespace: dict[str, object] = {
             **hashes.FUNCTIONS,
             "concatenate": hashes.concatenate,
@@ -56,13 +52,14 @@ class Function:
             "random_in": random.randint,
             "Struct": struct.Struct,
         }
-        exec(self.code, namespace)
+        exec(compile(self.source, "<nvi.embedded>", "exec"), namespace)
         make = namespace["make"]
         assert callable(make)
-        bound: Callable[..., list[tuple[int, bytes]]] = make(
-            **{name: objects[key] for key, name in self.externs.items()}, **more
-        )
-        return bound
+        return make
+
+    def bind(self, objects: Objects, **more: object) -> Callable[..., list[tuple[int, bytes]]]:
+        """The function, over these objects and whatever else it is made of."""
+        return self._make(**{name: objects[kind][key] for (kind, key), name in self.externs.items()}, **more)
 
 
 class Compiled:
@@ -386,14 +383,16 @@ class _Compiler:
     # ------------------------------------------------------------------------------------------- assembly
 
     def _function(self, name: str, parameters: str, body: Block) -> Function:
-        externs = dict(self.externs.names)
+        rendered = body.render(2)
+        words = {word for line in rendered for word in re.findall(r"\w+", line)}
+        externs = {key: each for key, each in self.externs.names.items() if each in words}
         lines = [
             "# Generated; a flow of packets takes one way through these branches.",
             f"def make({', '.join(['clock', 'started', 'ways', *externs.values()])}):",
             "    from_bytes = int.from_bytes",
         ]
         lines += [f"    {each} = {source}" for source, each in self.structs.items()]
-        lines += [f"    def {name}({parameters}):", *body.render(2), f"    return {name}"]
+        lines += [f"    def {name}({parameters}):", *rendered, f"    return {name}"]
         return Function("\n".join(lines) + "\n", externs)
 
 

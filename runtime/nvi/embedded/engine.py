@@ -10,12 +10,23 @@ import time
 from collections.abc import Callable
 
 from . import ir
-from .compiler import Process, compile_program
+from .compiler import Objects, Process, compile_program
 from .matching import Entry, Key, RuntimeTable
-from .meters import CounterCells, Meter, MeterCells, MeterConfig
+from .meters import Cells, CounterCells, Meter, MeterCells, MeterConfig
 
 Clock = Callable[[], int]
 """Monotonic time in ns."""
+
+
+class _Made(dict[str, RuntimeTable]):
+    """Tables, each made when it is first used: p4c makes one of every statement, and most are never needed."""
+
+    def __init__(self, make: Callable[[str], RuntimeTable]) -> None:
+        super().__init__()
+        self._make = make
+
+    def __missing__(self, name: str) -> RuntimeTable:
+        return self.setdefault(name, self._make(name))  # one and the same to all threads
 
 
 class Engine:
@@ -26,18 +37,16 @@ class Engine:
         self.program = program
         self.clock = clock
         self.compiled = compile_program(program)
-        self.tables = {name: RuntimeTable(table) for name, table in program.tables.items()}
-        self.counters = {n: CounterCells(c.size) for n, c in program.counters.items() if c.table is None}
+        self.tables = _Made(lambda name: RuntimeTable(program.tables[name]))
+        self.counters = {n: CounterCells() for n, c in program.counters.items() if c.table is None}
         self.meters = {n: MeterCells(m.size, m.bytes) for n, m in program.meters.items() if m.table is None}
-        self.registers = {name: [0] * array.size for name, array in program.registers.items()}
-        objects: dict[tuple[str, str], object] = {}
-        for kind, found in (
-            ("table", self.tables),
-            ("counter", self.counters),
-            ("meter", self.meters),
-            ("register", self.registers),
-        ):
-            objects.update({(kind, name): item for name, item in found.items()})
+        self.registers = {name: Cells() for name in program.registers}
+        objects: Objects = {
+            "table": self.tables,
+            "counter": self.counters,
+            "meter": self.meters,
+            "register": self.registers,
+        }
         self.process: Process = self.compiled.bind(objects, clock, clock())
         """`process(port, packet) -> [(egress port, packet)]`: one packet, now. The CPU is a port like any other."""
 
@@ -103,21 +112,11 @@ class Engine:
         """Set or unset a cell of an indirect meter. Raises IndexError."""
         self.meters[meter].configure(index, config, self.clock())
 
-    def action_id(self, name: str, table: str | None = None) -> int:
-        """The number of an action; a name may have several, so `table` chooses. Raises KeyError."""
-        candidates = self.program.tables[table].actions if table is not None else tuple(self.program.actions)
-        for number in candidates:
-            if self.program.actions[number].name == name:
-                return number
-        if table is not None and self.program.actions[self.program.tables[table].default.action].name == name:
-            return self.program.tables[table].default.action
-        raise KeyError(name)
-
     def expired(self, now: int) -> list[tuple[str, Entry]]:
         """(table, entry) of all that have not been hit for longer than their idle timeout."""
         return [
             (name, entry)
-            for name, table in self.tables.items()
+            for name, table in list(self.tables.items())
             if table.table.ageing
             for entry in table.all()
             if entry.timeout and now - entry.stamp >= entry.timeout

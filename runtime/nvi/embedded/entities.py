@@ -333,7 +333,7 @@ class Entities:
                 message = entity.meter_entry
                 message.meter_id = array.id
                 message.index.index = index
-                meter = cells[index]
+                meter = cells.get(index)
                 if meter is not None:
                     message.config.CopyFrom(codec.encode_meter(meter.config))
                 yield entity

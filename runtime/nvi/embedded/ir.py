@@ -434,3 +434,13 @@ class Program:
             if item.name == ref.field:
                 return item
         raise ProgramError(f"header {ref.header} has no field {ref.field}")
+
+    def action_id(self, name: str, table: str | None = None) -> int:
+        """The number of an action; a name may have several, so `table` chooses. Raises KeyError."""
+        candidates = self.tables[table].actions if table is not None else tuple(self.actions)
+        for number in candidates:
+            if self.actions[number].name == name:
+                return number
+        if table is not None and self.actions[self.tables[table].default.action].name == name:
+            return self.tables[table].default.action
+        raise KeyError(name)

@@ -53,6 +53,8 @@ class Entry:
 class RuntimeTable:
     """Entries of one table, with its default entry."""
 
+    __slots__ = ("_cache", "_exact", "_lock", "_ordered", "default", "entries", "find", "get", "table", "widths")
+
     def __init__(self, table: ir.Table) -> None:
         self.table = table
         self.widths = tuple(key.width for key in table.keys)

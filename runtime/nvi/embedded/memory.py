@@ -52,6 +52,24 @@ def nvi_program() -> ir.Program:
     return load((files("nvi") / "compiled/nvi.json").read_bytes())
 
 
+Row = tuple[str, str]
+"""(table, action), as rows name them."""
+
+
+@cache
+def _names(program: ir.Program) -> tuple[dict[str, str], dict[Row, int], dict[tuple[str, int], str]]:
+    """What is called how in the program: tables by their names in rows, actions' numbers, and their names by number."""
+    full = {name.rpartition(".")[2]: name for name in program.tables}
+    tables = {table: full[table] for table in rows.KEYS}
+    called = {action.name.rpartition(".")[2]: action.name for action in program.actions.values()}
+    numbers = {
+        (table, action): program.action_id(called[action], tables[table])
+        for table, those in rows.ACTIONS.items()
+        for action in those
+    }
+    return tables, numbers, {(table, number): action for (table, action), number in numbers.items()}
+
+
 class MemorySwitch:
     """A Switch (see nvi.switch) around an Engine."""
 
@@ -63,21 +81,12 @@ class MemorySwitch:
     ) -> None:
         """`clock`: monotonic ns; `transmit(port, packet)`: takes what leaves the switch."""
         self._program = program
+        self._tables, self._actions, self._names = _names(program)
         self._clock = clock
         self.restart()
         self.on_punt: Callable[[Punt], None] = _ignore
         self.on_primary: Callable[[bool], None] = _ignore
         self._transmit = transmit
-        names = {name.rpartition(".")[2]: name for name in self.engine.tables}
-        self._tables = {table: names[table] for table in rows.KEYS}
-        """Names in the program."""
-        actions = {action.name.rpartition(".")[2]: action.name for action in program.actions.values()}
-        self._actions = {
-            (table, action): self.engine.action_id(actions[action], self._tables[table])
-            for table, those in rows.ACTIONS.items()
-            for action in those
-        }
-        self._names = {(table, number): action for (table, action), number in self._actions.items()}
 
     def restart(self) -> None:
         """Begin anew, with nothing in the tables."""

@@ -48,20 +48,40 @@ class Meter:
 class MeterCells:
     """An indirect meter: one cell per index. A cell that nobody has configured says GREEN."""
 
-    __slots__ = ("_bytes", "cells")
+    __slots__ = ("_bytes", "_size", "cells")
 
     def __init__(self, size: int, by_bytes: bool) -> None:
-        self.cells: list[Meter | None] = [None] * size
+        self.cells: dict[int, Meter] = {}
+        """Those that are configured."""
+        self._size = size
         self._bytes = by_bytes
 
     def execute(self, index: int, octets: int, now: int) -> int:
         """The colour of a packet of so many bytes."""
-        meter = self.cells[index]
+        meter = self.cells.get(index)
         return GREEN if meter is None else meter.execute(octets if self._bytes else 1, now)
 
     def configure(self, index: int, config: MeterConfig | None, now: int) -> None:
         """Set or (None) unset a cell. Raises IndexError."""
-        self.cells[index] = None if config is None else Meter(config, now)
+        if not 0 <= index < self._size:
+            raise IndexError(index)
+        if config is None:
+            self.cells.pop(index, None)
+        else:
+            self.cells[index] = Meter(config, now)
+
+
+class Cells(dict[int, int]):
+    """Numbers by index, of a counter or register. One that nobody has set is 0, and takes no room.
+
+    Most cells of most switches are never used, and a simulation has many switches. Whoever reads or writes checks the
+    index; so does the generated code.
+    """
+
+    __slots__ = ()
+
+    def __missing__(self, index: int) -> int:
+        return 0
 
 
 class CounterCells:
@@ -69,6 +89,6 @@ class CounterCells:
 
     __slots__ = ("octets", "packets")
 
-    def __init__(self, size: int) -> None:
-        self.packets = [0] * size
-        self.octets = [0] * size
+    def __init__(self) -> None:
+        self.packets = Cells()
+        self.octets = Cells()
