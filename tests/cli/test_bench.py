@@ -186,23 +186,28 @@ def test_an_answer_goes_back_to_who_asked() -> None:
 # ---- comparisons in bench/ ------------------------------------------------------------------------------------------
 
 
-def test_what_a_step_of_the_ramp_adds_up_to() -> None:
+def _step(rate: float, came: float, uncounted: int = 0) -> ramp.Step:
     report = Report(1000, 700, 2.0, [], 650, Stream(200, [1.0] * 150))
-    step = ramp.Step(500.0, 325.0, report, Counter({"overflow in flight": 180, "dropped": 100}), 120)
+    counted = Counter({"overflow in flight": 180, f"{ramp.DROPPED} x": 120 - uncounted})
+    return ramp.Step(rate, came, report, counted, 880, 100)
+
+
+def test_what_a_step_of_the_ramp_adds_up_to() -> None:
+    assert _step(500.0, 325.0).uncounted == 0
+    step = _step(500.0, 325.0, uncounted=20)
     assert step.uncounted == 20
-    assert step.stream_lost == 25.0
-    assert "280" not in str(step)
-    assert "uncounted: 20" in str(step)
+    assert step.unpunted == 20
+    said = "100 dropped by the switch at x, 180 overflow in flight; uncounted: 20 (20 before any agent)"
+    assert f"{said}; stream: 50 of 200 lost" in str(step)
 
 
 def test_a_collapse_would_show() -> None:
-    def step(rate: float, came: float) -> ramp.Step:
-        return ramp.Step(rate, came, Report(1000, 400, 2.0, [], 400, Stream(10, [1.0] * 10)), Counter(x=600), 100)
-
-    setups, stream, counted, memory = ramp.results([step(500, 500), step(500, 400)], [step(1000, 90), step(1000, 90)])
+    at_knee, collapsed = [_step(500, 500), _step(500, 450), _step(500, 400)], [_step(1000, 90), _step(1000, 90, 20)]
+    setups, stream, refused, memory = ramp.results({1: at_knee, 2: collapsed})
     assert setups.ratio == pytest.approx(90 / 450)
-    assert counted.ratio == memory.ratio == 1.0
-    assert "0.00 % lost" in stream.ours
+    assert stream.ours == "100 of 400 lost, p99 1.0 ms"
+    assert (refused.ours, refused.peer) == ("580 counted, 20 not", "900 counted, 0 not")
+    assert memory.ratio == 1.0
 
 
 def test_ratios_are_ours_to_the_peers() -> None:
