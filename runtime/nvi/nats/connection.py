@@ -212,6 +212,8 @@ class Connection:
 
     async def ready(self, patience: float = PATIENCE) -> None:
         """Return once there is a connection. Raises Away."""
+        if self.connected:
+            return
         try:
             async with asyncio.timeout(patience):
                 await self._up.wait()

@@ -23,12 +23,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 from msgspec import Struct
 
 from ..model import Address, show_address
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_REMEMBERED = 4096
+"""Names and addresses: each connection looks up the same few a dozen times."""
 
 DOMAIN = "nvi"
 """The JetStream domain of the servers that hold buckets: by it leaf nodes reach them, too."""
@@ -47,6 +50,7 @@ class NameUnfit(ValueError):
     """A name that cannot be part of a subject. The text says which, and what would do."""
 
 
+@lru_cache(_REMEMBERED)
 def token(name: str) -> str:
     """A name as a token of a subject. Raises NameUnfit."""
     if _TOKEN.fullmatch(name) is None:
@@ -54,6 +58,7 @@ def token(name: str) -> str:
     return name
 
 
+@lru_cache(_REMEMBERED)
 def address_token(address: Address) -> str:
     """`10-0-1-1`, `fd00--1`: the usual notation, with characters that subjects and keys may have."""
     return show_address(address).replace(".", "-").replace(":", "-")

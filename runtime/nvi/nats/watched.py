@@ -60,11 +60,15 @@ class Kept:
         self.subscription: Subscription | None = None
         self.heard = 0.0
         """When a value was heard of last."""
+        self._values: list[Stored] | None = []
 
     @property
     def values(self) -> list[Stored]:
         """What is there, the first one stored first."""
-        return sorted((each for each in self.held.values() if each.value is not None), key=lambda each: each.sequence)
+        if self._values is None:
+            there = (each for each in self.held.values() if each.value is not None)
+            self._values = sorted(there, key=lambda each: each.sequence)
+        return self._values
 
     @property
     def wild(self) -> bool:
@@ -76,6 +80,12 @@ class Kept:
         before = self.held.get(found.subject)
         if before is None or before.sequence <= found.sequence:
             self.held[found.subject] = found
+            self._values = None
+
+    def drop(self, subject: str) -> None:
+        """Something is not there any more."""
+        del self.held[subject]
+        self._values = None
 
 
 class Watched:
@@ -192,7 +202,7 @@ class Watched:
                 return
             there = {each.subject for each in found}
             for subject in [each for each in kept.held if each not in there and each not in kept.touched]:
-                del kept.held[subject]
+                kept.drop(subject)
             for each in found:
                 kept.put(each)
             news = kept.known and _shown(kept) != before
