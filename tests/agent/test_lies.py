@@ -10,7 +10,8 @@ from msgspec.structs import replace
 
 from agent.farm import ENDPOINTS, HOSTS, start
 from nvi.model import ConnectionId, End, FirstPacket, Flow, SegmentEnd
-from nvi.offers import VERSION, Accept, Ask, Offer, Reason, Refuse, Release, Stamp
+from nvi.offers import VERSION, Accept, Ask, Garbled, Offer, Reason, Refuse, Release, Stamp
+from nvi.offers.wire import LARGEST, NotUnderstood, decode_request, encode_request
 
 WEB1, WEB2, WEB3, LAB1, GLOBEX1 = (
     ENDPOINTS[name][0] for name in ("acme-web1", "acme-web2", "acme-web3", "acme-lab1", "globex-web1")
@@ -64,6 +65,12 @@ LIES = {
     ),
     "a gateway that is not": (
         replace(TRUE, connection=TO_OUTSIDE, initiator=OUTSIDE, exit="h7"),
+        Reason.FORGED,
+    ),
+    "an oversized tenant": (replace(TRUE, connection=identity(tenant="x" * 10_000)), Reason.FORGED),
+    "an oversized exit": (replace(TRUE, connection=TO_OUTSIDE, initiator=OUTSIDE, exit="x" * 10_000), Reason.FORGED),
+    "an oversized address": (
+        replace(TRUE, connection=ConnectionId("acme", 6, End(b"x" * 10_000, 1), End(WEB2.address, 80))),
         Reason.FORGED,
     ),
     "a key below the range": (replace(TRUE, end=end(port=22)), Reason.DENIED),
@@ -128,6 +135,16 @@ async def test_a_lie_is_refused_with_its_reason_and_leaves_nothing(farm, lie):
     assert (reply.reason, bool(reply.text)) == (reason, True)
     assert held(farm) == NOTHING
     assert farm.hosts[receiver].agent._local.events[f"offers refused {reason}"] == 1
+
+
+async def test_what_is_not_understood_is_counted(farm):
+    """Oversized messages among it: `nvi.offers.wire` says what is none."""
+    with pytest.raises(NotUnderstood) as wrong:
+        decode_request(encode_request(replace(TRUE, exit="x" * LARGEST), VERSION))
+    reply = await farm.offers.request("h1", "h2", Garbled(str(wrong.value)))
+    assert isinstance(reply, Refuse) and reply.reason is Reason.VERSION and "at most 16384 make sense" in reply.text
+    assert farm.hosts["h2"].agent._local.events["offers refused version"] == 1
+    assert held(farm) == NOTHING
 
 
 async def test_the_truth_is_believed_and_what_is_older_is_not(farm):

@@ -8,7 +8,21 @@ import msgspec
 import pytest
 
 from nvi.model import ConnectionId, End, FirstPacket, SegmentEnd, read_address
-from nvi.offers import VERSION, Accept, NoAnswer, Offer, Reason, Refuse, Release, Released, Reply, Request, Stamp
+from nvi.offers import (
+    VERSION,
+    Accept,
+    Garbled,
+    NoAnswer,
+    Offer,
+    Reason,
+    Refuse,
+    Release,
+    Released,
+    Reply,
+    Request,
+    Stamp,
+)
+from nvi.offers.wire import LARGEST
 
 from .farm import LAYOUT, Nats, until
 
@@ -89,18 +103,19 @@ async def test_an_agent_that_hangs_is_not_waited_for(nats: Nats) -> None:
 
 
 @pytest.mark.parametrize("what", [b"", b"\xff" * 50, b"x" * 100_000, msgspec.msgpack.encode({"type": "offer"})])
-async def test_what_is_not_understood_is_refused(nats: Nats, what: bytes) -> None:
-    async def handler(_: str, request: Request) -> Reply:
-        assert isinstance(request, Release), "nothing else has been understood"
-        return Released()
+async def test_what_is_not_understood_is_told_to_who_answers_and_refused(nats: Nats, what: bytes) -> None:
+    """An agent counts it: `test_what_is_not_understood_is_counted` of tests/agent/test_lies.py."""
+
+    async def handler(_: str, request: Request | Garbled) -> Reply:
+        return Refuse(Reason.VERSION, request.text) if isinstance(request, Garbled) else Released()
 
     async with nats.connection("h1") as raw, nats.offers_of("h2") as other:
         other.serve("h2", handler)
         await _serving(nats, "h2")
         reply = msgspec.msgpack.decode(await raw.request(LAYOUT.offer("h2", "h1"), what), type=Reply)
         assert isinstance(reply, Refuse)
-        assert reply.reason is Reason.VERSION
-        assert "host h2 does not understand the message" in reply.text
+        assert (reply.reason, bool(reply.text)) == (Reason.VERSION, True)
+        assert len(what) < LARGEST or f"it has {len(what)} bytes" in reply.text
 
 
 async def test_fields_of_a_later_version_are_passed_over(nats: Nats) -> None:

@@ -8,7 +8,21 @@ from ..directory import DirectoryError
 from ..formulation import link_side, segment_protocol
 from ..keys import Exhausted, Pair, Path
 from ..model import End, Endpoint, Flow, Host, Protocol, Tenant, is_portless, show_address
-from ..offers import VERSION, Accept, Ask, NoAnswer, Offer, Reason, Refuse, Release, Released, Reply, Request
+from ..offers import (
+    LONGEST_NAME,
+    VERSION,
+    Accept,
+    Ask,
+    Garbled,
+    NoAnswer,
+    Offer,
+    Reason,
+    Refuse,
+    Release,
+    Released,
+    Reply,
+    Request,
+)
 from ..route import NoWay, addresses_on, is_end_of, may_offer, own_end
 from ..switch import NO_MAC, PORT_EXTERNAL, PORT_UNDERLAY, ConnectionKey, DropReason, SwitchError
 from .connections import Attachment, Connection, Link, Outlet, ingress_key
@@ -50,9 +64,12 @@ class Answerer:
         self._joiner = joiner
         self._relay = relay
 
-    async def answer(self, sender: str, request: Request) -> Reply:
+    async def answer(self, sender: str, request: Request | Garbled) -> Reply:
         """What we say to the agent of the host `sender`, which the transport has authenticated."""
         local = self._local
+        if isinstance(request, Garbled):
+            text = f"host {local.host.name} does not understand the message: {request.text}; upgrade either"
+            return self._refuse(Reason.VERSION, text)
         if request.version != VERSION:
             return self._refuse(Reason.VERSION, f"host {local.host.name} speaks version {VERSION} of the offers")
         if not local.ready:
@@ -279,10 +296,21 @@ class Answerer:
 
 def _nonsense(offer: Offer) -> str | None:
     """What in an offer no packet can carry; None if there is nothing of the kind."""
-    identity = offer.connection
+    identity, end = offer.connection, offer.end
+    if max(map(len, (identity.tenant, offer.exit, end.host, end.site))) > LONGEST_NAME:
+        return f"a name has at most {LONGEST_NAME} bytes"
+    for address in (
+        identity.low.address,
+        identity.high.address,
+        offer.initiator.address,
+        end.address,
+        end.seen_address,
+    ):
+        if len(address) not in (4, 16):
+            return f"an address has 4 bytes or 16, and not {len(address)}"
     if not 0 <= identity.protocol <= 0xFF:
         return f"{identity.protocol} is no protocol"
-    for port in (identity.low.port, identity.high.port, offer.end.port, offer.peer_port or 0):
+    for port in (identity.low.port, identity.high.port, end.port, offer.peer_port or 0):
         if not 0 <= port <= 0xFFFF:
             return f"{port} is no port"
     if not 1 <= offer.first.ttl <= 0xFF:

@@ -107,12 +107,22 @@ class Released(Struct, frozen=True, tag="released"):
     """Neither do I, any more."""
 
 
+class Garbled(Struct, frozen=True):
+    """What has come in place of a question: too long, of no version that is spoken, or no message at all."""
+
+    text: str
+    """What is wrong with it."""
+
+
 Request = Offer | Ask | Release
 Reply = Accept | Refuse | Offer | Released
 """To an Offer: Accept or Refuse. To an Ask: the Offer as if it were made now, or Refuse. To a Release: Released."""
 
-Handler = Callable[[str, Request], Awaitable[Reply]]
+Handler = Callable[[str, Request | Garbled], Awaitable[Reply]]
 """(name of the host that asks, as the transport has authenticated it; what it asks) -> what we answer."""
+
+LONGEST_NAME = 255
+"""Bytes of a tenant's, a host's or a site's name in a message."""
 
 
 class NoAnswer(Exception):

@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 
 from ..nats.connection import PATIENCE, Away, Connection, NobodyThere, Subscription
 from ..nats.layout import Layout
-from . import VERSION, Handler, NoAnswer, Reason, Refuse, Reply, Request
+from . import VERSION, Garbled, Handler, NoAnswer, Reason, Refuse, Reply, Request
 from .direct import Direct, Unreached
 from .wire import PREVIOUS, Inexpressible, NotUnderstood, decode_reply, decode_request, encode_reply, encode_request
 
@@ -132,8 +132,7 @@ class NatsOffers:
             if sender not in self._complained:
                 self._complained.add(sender)
                 _log.error("a message is not understood", host=host, sender=sender, reason=str(error))
-            refuse = Refuse(Reason.VERSION, f"host {host} does not understand the message: {error}; upgrade either")
-            return encode_reply(refuse, VERSION)
+            return encode_reply(await handler(sender, Garbled(str(error))), VERSION)
         reply = await handler(sender, request)
         try:
             return encode_reply(reply, version)
