@@ -110,8 +110,7 @@ class Conversation:
             back = await self._send(way.destination, way.source, answer, kind)
             quoted = say if quote(answer) is not None else None
             want = self._excepted(expected(answer, said.reversed(), back, quoted, across=self._across), back)
-            ttl = None if quoted is not None and self._across else self._ttl(way.source)
-            compare(back, want, ttl, "at the initiator")
+            compare(back, want, self._ttl(way.source), "at the initiator")
 
     @property
     def _across(self) -> bool:
@@ -120,13 +119,8 @@ class Conversation:
 
     def _excepted(self, want: Packet, got: Packet) -> Packet:
         """Without what the other family has no room for: see `docs/matrix.md`."""
-        if self._across:
-            if IP in want:
-                _copy(got, want, "id")
-            elif self._way.external:
-                _copy(got, want, "fl")
-            if quote(got) is not None:  # an error is made anew by an agent
-                _copy(got, want, *(("tos", "flags", "id") if IP in want else ("tc", "fl")))
+        if self._across and IP in want:
+            _copy(got, want, "id")
         return want
 
     def _check_first(self, said: View, seen: View) -> None:
@@ -342,8 +336,8 @@ def expected(
             raise Wrong("what arrived is no error")
         original = quoted.copy()
         _set_ttl(original, _ttl_of(within))
-        if across:
-            _copy(within, original, *(("id", "tos") if IP in original else ("fl", "tc")))
+        if across and IP in original:
+            _copy(within, original, "id")
         layer = ICMP if IP in packet else ICMPv6DestUnreach
         packet[layer].remove_payload()
         return packet / Raw(bytes(rebuilt(original))[:576])

@@ -99,6 +99,5 @@ had only addresses of its segment, right checksums and, within a family, the len
 say in the words of the code why it refuses. External segments are of the family of what they carry.
 
 Excepted besides, where a packet changes its family on the way: the identification of an IPv4 packet that must not be
-fragmented, which means nothing (RFC 6864) and for which IPv6 has no room; class, flow label and hop limit of an ICMP
-error and of what it quotes, which an agent makes anew; the flow label of IPv6 packets to and from the Internet.
+fragmented, which means nothing (RFC 6864) and for which IPv6 has no room.
 """

@@ -20,6 +20,9 @@ control Keys(inout headers_t hdr) {
 // An ICMP error: itself and the packet that it quotes get the addresses and ports of the next segment. It has been looked
 // up as what it is about, reversed; so the next segment's flow is in its own header now, and the reverse of that is quoted.
 //
+// Whose an error is, is to be seen at its source; but towards another switch that has to be the segment's own address. So
+// what is not the far end's quotes a packet whose TTL has come to its end: it was under way.
+//
 // The quotation may end anywhere after the ports. Each checksum is updated for exactly what changes under it: so that of
 // the error for the addresses (in ICMPv6), the ports, and the checksum of the quoted transport header, if that is there.
 control Errors(inout headers_t hdr, inout metadata_t meta) {
@@ -90,12 +93,13 @@ control Errors(inout headers_t hdr, inout metadata_t meta) {
 
     // What changes in a quoted IPv4 header and in its checksum adds up to nothing under the checksum of the error.
     @hidden
-    action ipv4() {
-        sum(~hdr.quoted_ipv4.checksum, ~hdr.quoted_ipv4.ttl ++ 8w0xff, hdr.ipv4_sum.delta, 0, 0);
+    action ipv4(bit<8> quoted_ttl) {
+        sum(~hdr.quoted_ipv4.checksum, ~hdr.quoted_ipv4.ttl ++ 8w0xff, hdr.ipv4_sum.delta,
+            ~hdr.ipv4.ttl ++ 8w0xff, quoted_ttl ++ 8w0);
         hdr.quoted_ipv4.checksum = hdr.sum.complement;
         hdr.quoted_ipv4.source = hdr.ipv4.destination;
         hdr.quoted_ipv4.destination = hdr.ipv4.source;
-        hdr.quoted_ipv4.ttl = hdr.ipv4.ttl;
+        hdr.quoted_ipv4.ttl = quoted_ttl;
         hdr.ipv4.protocol = PROTOCOL_ICMP;
         hdr.ipv4.source = hdr.outer4.router;
         sum_addresses((bit<128>)~hdr.outer4.source, (bit<128>)~hdr.outer4.destination, (bit<128>)hdr.ipv4.source,
@@ -104,16 +108,16 @@ control Errors(inout headers_t hdr, inout metadata_t meta) {
     }
 
     @hidden
-    action ipv6() {
+    action ipv6(bit<8> quoted_hop_limit) {
         sum_addresses(~hdr.outer6.source, ~hdr.outer6.destination, ~hdr.quoted_ipv6.source,
                       ~hdr.quoted_ipv6.destination, hdr.outer6.router, hdr.ipv6.destination,
                       hdr.ipv6.source, hdr.ipv6.destination);
         sum(~hdr.icmp_error.checksum, ~hdr.sum.complement, 8w0xff ++ ~hdr.quoted_ipv6.hop_limit,
-            8w0 ++ hdr.ipv6.hop_limit, 0);
+            8w0 ++ quoted_hop_limit, 0);
         hdr.icmp_error.checksum = hdr.sum.complement;
         hdr.quoted_ipv6.source = hdr.ipv6.destination;
         hdr.quoted_ipv6.destination = hdr.ipv6.source;
-        hdr.quoted_ipv6.hop_limit = hdr.ipv6.hop_limit;
+        hdr.quoted_ipv6.hop_limit = quoted_hop_limit;
         hdr.ipv6.next_header = PROTOCOL_ICMPV6;
         hdr.ipv6.source = hdr.outer6.router;
     }
@@ -144,15 +148,23 @@ control Errors(inout headers_t hdr, inout metadata_t meta) {
             }
         }
         if (hdr.outer4.isValid()) {
-            if (hdr.outer4.source == hdr.quoted_ipv4.destination) {
+            if (hdr.outer4.source == hdr.quoted_ipv4.destination && hdr.quoted_ipv4.ttl != 0) {
                 hdr.outer4.router = hdr.ipv4.source;  // the far end itself
+                ipv4(hdr.ipv4.ttl);
+            } else if (hdr.outer4.router == hdr.ipv4.source) {
+                ipv4(0);  // and the next switch shall know
+            } else {
+                ipv4(hdr.ipv4.ttl);
             }
-            ipv4();
         } else {
-            if (hdr.outer6.source == hdr.quoted_ipv6.destination) {
+            if (hdr.outer6.source == hdr.quoted_ipv6.destination && hdr.quoted_ipv6.hop_limit != 0) {
                 hdr.outer6.router = hdr.ipv6.source;
+                ipv6(hdr.ipv6.hop_limit);
+            } else if (hdr.outer6.router == hdr.ipv6.source) {
+                ipv6(0);
+            } else {
+                ipv6(hdr.ipv6.hop_limit);
             }
-            ipv6();
         }
     }
 }

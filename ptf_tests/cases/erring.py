@@ -21,12 +21,16 @@ from ptf_tests.packets import (
     ACME_GUARD6,
     FROM_ACME,
     FROM_ACME6,
+    FROM_OUTSIDE,
     FROM_WIRE,
     FROM_WIRE6,
+    OUTSIDE,
     STACK,
+    STRANGER6,
     TO_ACME,
     TO_ACME6,
     TO_WIRE,
+    TO_WIRE6,
     WIRE,
     Segment,
     echo,
@@ -99,6 +103,40 @@ def with_quoted_ttl(frame: Packet, ttl: int) -> Packet:
     icmp = ICMP(raw[34:42] + whole)
     del icmp.chksum
     return Raw(raw[:34] + bytes(icmp))
+
+
+class OnTheWay(PipelineTest):
+    """Who is neither end of a segment cannot be seen from the next one's addresses; that it is not the far end, can."""
+
+    def runTest(self) -> None:
+        gateway = read_address(GATEWAY)
+        self.insert(join(FROM_OUTSIDE, udp(BACK), TO_WIRE, udp((32002, 20002))))
+        self.insert(join(FROM_WIRE, udp(BACK), TO_ACME, udp((53, 40000)), router=gateway))
+        kind = ICMP(type=11)
+        for sender, ttl in ((UNDERLAY_ROUTER, 0), (FROM_OUTSIDE.source, TO_WIRE.ttl)):
+            before = error(FROM_OUTSIDE, kind, sender, udp(OUT))
+            after = error(TO_WIRE, kind, TO_WIRE.source, udp((20002, 32002)))
+            self.check_forwarded(OUTSIDE, before, WIRE, with_quoted_ttl(after, ttl))
+        before = with_quoted_ttl(error(FROM_WIRE, kind, FROM_WIRE.source, udp(OUT)), 0)
+        after = error(TO_ACME, kind, GATEWAY, udp((40000, 53)))
+        self.check_forwarded(WIRE, before, ACME, with_quoted_ttl(after, TO_ACME.ttl))
+
+
+class OnTheWay6(PipelineTest):
+    """The same in IPv6."""
+
+    def runTest(self) -> None:
+        gateway = read_address(GATEWAY6)
+        self.insert(join(FROM_WIRE6, udp(BACK), TO_ACME6, udp((53, 40000)), router=gateway))
+        self.insert(join(FROM_ACME6, udp((53, 40000)), TO_WIRE6, udp(OUT)))
+        kind = ICMPv6TimeExceeded()
+        for sender, limit in ((STRANGER6, 0), (FROM_ACME6.source, TO_WIRE6.ttl)):
+            before = error(FROM_ACME6, kind, sender, udp((40000, 53)))
+            after = error(TO_WIRE6, kind, TO_WIRE6.source, udp(BACK))
+            self.check_forwarded(ACME, before, WIRE, with_quoted_hop_limit(after, limit))
+        before = with_quoted_hop_limit(error(FROM_WIRE6, kind, FROM_WIRE6.source, udp(OUT)), 0)
+        after = error(TO_ACME6, kind, GATEWAY6, udp((40000, 53)))
+        self.check_forwarded(WIRE, before, ACME, with_quoted_hop_limit(after, TO_ACME6.ttl))
 
 
 class Ipv4ErrorsOfEndpoints(PipelineTest):
@@ -176,7 +214,7 @@ class Lies(PipelineTest):
 
     def runTest(self) -> None:
         self.insert(join(FROM_WIRE, udp(BACK), TO_ACME, udp((53, 40000))))
-        honest = error(FROM_WIRE, ICMP(type=3, code=3), UNDERLAY_ROUTER, udp(OUT))
+        honest = error(FROM_WIRE, ICMP(type=3, code=3), FROM_WIRE.source, udp(OUT))
         after = error(TO_ACME, ICMP(type=3, code=3), TO_ACME.source, udp())
         self.check_forwarded(WIRE, honest, ACME, with_quoted_ttl(after, TO_ACME.ttl))
         elsewhere = Segment(WIRE, FROM_WIRE.source_mac, FROM_WIRE.destination_mac, UNDERLAY_ROUTER, "172.16.1.77")

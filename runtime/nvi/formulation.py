@@ -123,11 +123,12 @@ def outside_side(
 ) -> Side:
     """The side of a gateway's switch towards somebody outside, who sees that a router lies between.
 
-    `outgoing`: the 5-tuple of the packets that we send there. What the first packet carried says nothing of answers to
-    it, so those start with a TTL of their own.
+    `outgoing`: the 5-tuple of the packets that we send there. The first packet's TTL says nothing of answers to it, so
+    those start with one of their own.
     """
     ttl = UNDERLAY_TTL if opened_outside else first.ttl - 1
-    return Side(PORT_EXTERNAL, NO_MAC, outgoing.reversed(), source_mac, next_hop, FirstPacket(ttl), mtu=mtu)
+    shown = FirstPacket(ttl, first.flow_label, first.dont_fragment)
+    return Side(PORT_EXTERNAL, NO_MAC, outgoing.reversed(), source_mac, next_hop, shown, mtu=mtu)
 
 
 _FROM_INITIATOR = 1

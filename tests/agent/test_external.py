@@ -461,6 +461,21 @@ async def test_what_is_published_no_more_has_ended(farm, name, via):
         await farm.hosts[via].agent.unpublish_service(6, 8080)
 
 
+@pytest.mark.parametrize("name", ["web1", "gate", "west"])
+@simulated
+async def test_a_router_outside_is_not_taken_for_whom_it_leads_to(farm, name):
+    """As traceroute sees it: the network's gateway tells of what happens on the way, the far end of itself."""
+    farm.emit(name, sent(name, UDP(sport=40001, dport=33434) / b"probe"))
+    (probe,) = await arrived(farm)
+    for source, shown in (("192.0.2.1", "10.0.1.254"), (PEER, PEER)):
+        error = IP(src=source, dst=probe.src) / ICMP(type=11) / IP(bytes(probe))
+        farm.emit_outside(bytes(Ether() / IP(bytes(error))))
+        (told,) = await delivered(farm, name)
+        quoted = told[ICMP].payload
+        assert (told.src, quoted.dst, quoted.payload.sport) == (shown, PEER, 40001)
+        checked(told)
+
+
 @simulated
 async def test_two_changes_of_what_is_published_do_not_overtake_each_other(farm):
     agent, endpoint = farm.hosts["e9"].agent, ENDPOINTS["web1"][0].address

@@ -13,7 +13,7 @@ from scapy.packet import Raw
 
 from core.test_packets6 import is_right, sums_up
 from nvi.checksum import internet_checksum
-from nvi.model import Flow, Subnet, read_address, read_mac, show_address
+from nvi.model import FirstPacket, Flow, Subnet, read_address, read_mac, show_address
 from nvi.packets import (
     DhcpOffer,
     MalformedPacket,
@@ -226,13 +226,16 @@ OVERLAY4 = (read_address(A4), read_address("10.0.1.2"))
 OVERLAY6 = (read_address(A6), read_address(B6))
 
 
+SHOWN = FirstPacket(33, 0x54321, False)
+
+
 def told(kind, code, parameter, old, new, packet=None):
     """An error about a packet of the flow `old`, told as one about the flow `new`: (type, code, word, IP packet)."""
     family = IPv6 if len(old.source) == 16 else IP
     network = family(src=show_address(old.source), dst=show_address(old.destination))
     quoted = bytes(network / (packet or UDP(sport=old.l4_source, dport=old.l4_destination) / (b"x" * 60)))
     error = ethernet(bytes(6), bytes(6), build_error(kind, code, parameter, quoted, old.destination, old.source))
-    translated = translate_error(parse_error(error), error, new, new.destination, new.source)
+    translated = translate_error(parse_error(error), error, new, new.destination, new.source, SHOWN, 61)
     if translated is None:
         return None
     assert is_right(ethernet(bytes(6), bytes(6), translated))
@@ -375,4 +378,4 @@ def test_whatever_comes_is_answered_or_refused(seed, changes, end):
             for ends in (OVERLAY4, OVERLAY6):
                 echo = 1 if ends is OVERLAY4 else 58
                 protocol = echo if error.flow.protocol in (1, 58) else error.flow.protocol
-                translate_error(error, candidate, Flow(*ends, protocol, 7, 0x0800), ends[1], ends[0])
+                translate_error(error, candidate, Flow(*ends, protocol, 7, 0x0800), ends[1], ends[0], SHOWN, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..model import FirstPacket
 from ..packets import MalformedPacket, ethernet, parse_error, translate_error
 from ..switch import NO_MAC, PORT_FIRST_ENDPOINT, ConnectionKey, Rewrite
 from .local import Local
@@ -35,9 +36,13 @@ class Errors:
             return
         action = next(entry.action for entry in connection.entries if entry.key == key)
         assert isinstance(action, Rewrite)
-        from_far_end = error.outer.source == key.flow.source
+        # As the switch does it (p4src/errors.p4): a quoted TTL of 0 says that it was not the far end, but on the way.
+        from_far_end = error.outer.source == key.flow.source and error.quoted.ttl > 0
         source = action.flow.source if from_far_end or action.router is None else action.router
-        packet = translate_error(error, frame, action.flow.reversed(), source, action.flow.destination)
+        quoted_ttl = action.ttl if from_far_end or action.router is not None else 0
+        shown = FirstPacket(action.ttl, action.flow_label, action.dont_fragment)
+        sent = action.flow.reversed()
+        packet = translate_error(error, frame, sent, source, action.flow.destination, shown, quoted_ttl)
         if packet is None:
             local.events["errors without a translation"] += 1
             return

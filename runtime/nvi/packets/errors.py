@@ -104,7 +104,18 @@ def may_be_answered(frame: bytes, *, too_big: bool = False) -> bool:
     return True
 
 
-def build_error(kind: int, code: int, parameter: int, quoted: bytes, source: Address, destination: Address) -> bytes:
+def build_error(
+    kind: int,
+    code: int,
+    parameter: int,
+    quoted: bytes,
+    source: Address,
+    destination: Address,
+    *,
+    ttl: int = 64,
+    traffic_class: int = _INTERNETWORK_CONTROL,
+    flow_label: int = 0,
+) -> bytes:
     """The IP packet with an ICMP error that quotes as much as it may of an IP packet.
 
     `parameter`: the word after the checksum, for example an MTU.
@@ -113,7 +124,9 @@ def build_error(kind: int, code: int, parameter: int, quoted: bytes, source: Add
     protocol = Protocol.ICMP if len(source) == 4 else Protocol.ICMPV6
     body = bytes([kind, code, 0, 0]) + parameter.to_bytes(4) + quoted[:room]
     message = with_checksum(source, destination, protocol, body, 2)
-    return ip_packet(source, destination, protocol, message, traffic_class=_INTERNETWORK_CONTROL)
+    return ip_packet(
+        source, destination, protocol, message, ttl=ttl, traffic_class=traffic_class, flow_label=flow_label
+    )
 
 
 def _about(frame: bytes, kind: int, code: int, parameter: int, router: Address, router_mac: Mac) -> bytes:

@@ -192,14 +192,22 @@ def with_checksum(source: Address, destination: Address, protocol: int, payload:
 
 
 def ip_packet(
-    source: Address, destination: Address, protocol: int, payload: bytes, *, ttl: int = 64, traffic_class: int = 0
+    source: Address,
+    destination: Address,
+    protocol: int,
+    payload: bytes,
+    *,
+    ttl: int = 64,
+    traffic_class: int = 0,
+    flow_label: int = 0,
+    dont_fragment: bool = True,
 ) -> bytes:
-    """A whole packet of the family that the addresses are of."""
+    """A whole packet of the family that the addresses are of. One to be sent has no identification (RFC 6864)."""
     if len(source) == 16:
-        return _IPV6.pack(6 << 28 | traffic_class << 20, len(payload), protocol, ttl, source, destination) + payload
-    # Don't fragment, so no identification (RFC 6864).
-    total = IPV4_LENGTH + len(payload)
-    return ipv4_header(0x45, traffic_class, total, 0, 0x4000, ttl, protocol, 0, source, destination) + payload
+        first = 6 << 28 | traffic_class << 20 | flow_label
+        return _IPV6.pack(first, len(payload), protocol, ttl, source, destination) + payload
+    total, flags = IPV4_LENGTH + len(payload), 0x4000 if dont_fragment else 0
+    return ipv4_header(0x45, traffic_class, total, 0, flags, ttl, protocol, 0, source, destination) + payload
 
 
 def ipv4_header(*fields: int | bytes) -> bytes:

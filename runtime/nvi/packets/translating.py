@@ -7,7 +7,7 @@ with the reader's own addresses and ports, in the reader's family.
 from __future__ import annotations
 
 from ..checksum import fold
-from ..model import Address, Flow, Protocol
+from ..model import Address, FirstPacket, Flow, Protocol
 from .errors import (
     FRAGMENTATION_NEEDED,
     PARAMETER_PROBLEM,
@@ -58,12 +58,19 @@ _ECHO_TO_6, _ECHO_TO_4 = {8: 128, 0: 129}, {128: 8, 129: 0}
 
 
 def translate_error(
-    error: ErrorMessage, frame: bytes, sent: Flow, source: Address, destination: Address
+    error: ErrorMessage,
+    frame: bytes,
+    sent: Flow,
+    source: Address,
+    destination: Address,
+    shown: FirstPacket,
+    quoted_ttl: int,
 ) -> bytes | None:
     """The IP packet that tells `destination` of an error, as one about a packet of the flow `sent`.
 
     `frame` is what the error was read from; `source` is in whose name it is told. All addresses are of one family,
-    which may be another one than that of the error. None for an error that does not exist in the other family.
+    which may be another one than that of the error. `shown`: what the connection's packets carry there, and so does
+    the error, and but for its TTL the packet that it quotes. None for an error that the other family does not have.
     """
     meaning = (error.kind, error.code, error.parameter)
     if len(source) != len(error.outer.source):
@@ -71,7 +78,15 @@ def translate_error(
         if translated is None:
             return None
         meaning = translated
-    return build_error(*meaning, _requote(error, frame, sent), source, destination)
+    return build_error(
+        *meaning,
+        _requote(error, frame, sent, shown, quoted_ttl),
+        source,
+        destination,
+        ttl=shown.ttl,
+        traffic_class=error.outer.traffic_class,
+        flow_label=shown.flow_label,
+    )
 
 
 def _to_ipv6(error: ErrorMessage) -> tuple[int, int, int] | None:
@@ -109,16 +124,23 @@ def _to_ipv4(error: ErrorMessage) -> tuple[int, int, int] | None:
     return None
 
 
-def _requote(error: ErrorMessage, frame: bytes, sent: Flow) -> bytes:
+def _requote(error: ErrorMessage, frame: bytes, sent: Flow, shown: FirstPacket, ttl: int) -> bytes:
     """What is quoted, as the packet of the flow `sent` that it once was."""
     quoted = error.quoted
     l4 = bytearray(frame[quoted.payload : error.quoted_end])
     size = min(quoted.end - quoted.payload, 0xFFFF - IPV4_LENGTH)
     if quoted.fragment is None or quoted.fragment.offset == 0:
         _rewrite_transport(l4, error.flow, sent, size)
-    # Only the flow label of a packet of IPv6 cannot be known again from what it became.
+    # Only an identification cannot be known again from what became of the packet.
     header = ip_packet(
-        sent.source, sent.destination, sent.protocol, bytes(size), ttl=quoted.ttl, traffic_class=quoted.traffic_class
+        sent.source,
+        sent.destination,
+        sent.protocol,
+        bytes(size),
+        ttl=ttl,
+        traffic_class=quoted.traffic_class,
+        flow_label=shown.flow_label,
+        dont_fragment=shown.dont_fragment,
     )
     return header[: len(header) - size] + bytes(l4)
 
