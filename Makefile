@@ -11,7 +11,7 @@ TARGET ?=
 HOST ?= bj1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint ptf shell p4 bench matrix chaos clean
+.PHONY: help setup run test lint ptf shell p4 bench matrix chaos scale clean
 
 help:  ## list what make can do
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,10 @@ bench: setup  ## measure, each time against a peer in the same run
 
 chaos: setup  ## kill agents, switches and NATS servers under traffic, and count what that costs (DURATION=120)
 	$(SUDO) $(PYTHON) -m bench.chaos --duration $(or $(DURATION),120) $(if $(TARGET),--target $(TARGET)) $(CHAOS)
+
+scale: setup  ## farms of 100 to 100,000 hosts, simulated: minutes, and some 14 GiB (WRITE=1 to keep what comes out)
+	$(if $(WRITE),$(PYTHON) -m pip install --quiet --disable-pip-version-check --editable '.[picture]')
+	$(PYTHON) -m bench.scale $(if $(WRITE),--write)
 
 matrix: setup  ## every way times every kind of traffic, against docs/matrix.md (WRITE=1 to keep it; TARGET=bmv2|embedded)
 	$(if $(TARGET),$(SUDO)) $(PYTHON) -m matrix $(if $(TARGET),--target $(TARGET)) $(if $(WRITE),--write)

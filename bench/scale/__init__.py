@@ -5,7 +5,8 @@ host has ten peers anywhere in the farm, five connections to them and five from 
 farm in which every agent is told of everything (`pushing`), up to 3,000 hosts; 100 of them are simulated, since all
 store the same.
 
-The ratio is that of the largest to the smallest number among the farms. Counts are exact; CPU times and the memory of
+The table shows one number for each of our farms, in the order of their sizes, and for the peer's smallest and largest.
+The ratio is that of the largest to the smallest number among our farms. Counts are exact; CPU times and the memory of
 the process are what the machine makes of it. See docs/scale.md.
 """
 
@@ -34,6 +35,7 @@ def farms(sizes: Iterable[int] = OURS) -> list[Measured]:
 
 
 def _measure(way: str, hosts: int, simulated: int) -> Measured:
+    print(f"scale: a farm of {hosts:,} hosts ({way})", file=sys.stderr, flush=True)
     command = [sys.executable, "-m", "bench.scale", "--one", way, str(hosts), str(simulated)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -47,13 +49,13 @@ def benchmark() -> list[Result]:
 
 
 LINES = (
-    ("first packet, virtual time", "ms", 1.0, "setup_ms"),
-    ("messages between agents", "", 1.0, "messages"),
-    ("requests to the directory", "", 1.0, "requests"),
-    ("function calls for a connection each way", "", 1.0, "calls"),
-    ("stored with 10 peers", "KB", 1e-3, "stored"),
-    ("memory of the process", "KB", 1e-3, "rss"),
-    ("CPU time of its traffic", "ms", 1.0, "traffic_cpu_ms"),
+    ("first packet, virtual", "ms", 1.0, "setup_ms"),
+    ("messages", "", 1.0, "messages"),
+    ("directory requests", "", 1.0, "requests"),
+    ("function calls", "", 1.0, "calls"),
+    ("stored", "KB", 1e-3, "stored"),
+    ("process", "KB", 1e-3, "rss"),
+    ("CPU of its traffic", "ms", 1.0, "traffic_cpu_ms"),
 )
 """What of it, unit, factor, attribute."""
 
@@ -69,9 +71,9 @@ def results(measured: Sequence[Measured]) -> list[Result]:
         first, last = min(theirs), max(theirs)
         lines.append(
             Result(
-                f"per host, {min(ours):,} to {max(ours):,} hosts: {what}"[:70],
+                f"scale, of one host in {len(ours)} farms: {what}",
                 " ".join(f"{value:.4g}" for _, value in sorted(ours.items())) + f" {unit}",
-                f"told all, {first:,} to {last:,}: {theirs[first]:.4g} to {theirs[last]:.4g} {unit}",
+                f"of {first:,} to {last:,}: {theirs[first]:.4g} to {theirs[last]:.4g} {unit}",
                 spread(ours.values()),
                 f"at most {FLAT}" if attribute in EXACT else "",
             )

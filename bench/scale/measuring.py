@@ -30,7 +30,7 @@ FORGOTTEN_AFTER = 70.0
 """Seconds after which nothing is left of any connection: the idle timeout is over, and the neighbours' lifetime."""
 WALKED = 50
 """Hosts of a farm whose memory is gone through, evenly spread; all, if there are fewer."""
-OBSERVED = 5_000
+OBSERVED = 10_000
 """Hosts whose last connection's function calls are counted, which takes long: with more of them, those of the beginning
 of the round."""
 FORGOTTEN_UP_TO = 10_000
@@ -129,7 +129,7 @@ async def _run(way: str, hosts: int, simulated: int) -> Measured:
     last = asyncio.create_task(traffic.round(CONNECTIONS - 1))
     await asyncio.sleep(0)
     profile.enable()
-    await asyncio.sleep((ROUND_SECONDS + PATIENCE) * observed)
+    await asyncio.sleep(ROUND_SECONDS * observed if observed < 1.0 else ROUND_SECONDS + PATIENCE)
     profile.disable()
     await last
     outcome = traffic.outcome
