@@ -137,10 +137,12 @@ get_openvswitch() {
 
 if [ "$for_what" = openflow ]; then
     stamp=$(digest scripts/setup.sh)
-    if make_venv .venv-openflow "$stamp" os-ken; then
-        finish .venv-openflow "$stamp"
-    fi
-    (get_openvswitch .venv-openflow/ovs) || say "no Open vSwitch: the benchmark 'openflow' will be skipped"
+    (
+        if make_venv .venv-openflow "$stamp" os-ken; then
+            finish .venv-openflow "$stamp"
+        fi
+        get_openvswitch .venv-openflow/ovs
+    ) || say "no OpenFlow to compare with: the benchmark 'openflow' will be skipped"
     exit 0
 fi
 
