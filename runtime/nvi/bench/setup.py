@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import signal
 import statistics
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -139,11 +140,21 @@ def in_turns(*contenders: Contender) -> None:
 
 
 def measure(target: Target, offers: Offers, load: Load) -> Measured:
-    """Bring up two hosts, measure, and leave nothing behind. Raises LabError."""
-    return uvloop.run(_measure(target, offers, load))
+    """Bring up two hosts, measure, and leave nothing behind, also if a signal ends it: then it is a KeyboardInterrupt.
+
+    Raises LabError.
+    """
+    try:
+        return uvloop.run(_measure(target, offers, load))
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
 
 
 async def _measure(target: Target, offers: Offers, load: Load) -> Measured:
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with Lab() as lab:
         line = Line(lab, 2, target)
         nats = lab.directory if offers == "nats" else None

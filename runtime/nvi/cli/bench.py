@@ -9,7 +9,6 @@ from typing import Any
 
 from ..bench.lab import LabError
 from ..bench.setup import Load, Measured, Offers, measure
-from ..emulation.supervisor import interruptible
 from ..emulation.targets import Target, available
 from .errors import CommandError
 from .show import as_json
@@ -22,7 +21,6 @@ def setup(target: Target | None, offers: Offers, connections: int, window: int, 
     target = target or available()[0]
     load = Load(connections, window, rate)
     machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-    interruptible()
     try:
         measured = measure(target, offers, load)
     except LabError as error:
