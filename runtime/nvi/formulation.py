@@ -32,7 +32,7 @@ def segment_protocol(protocol: int, address: Address) -> int:
     return protocol
 
 
-class Side(Struct, frozen=True):
+class Side(Struct, frozen=True, gc=False):
     """One side of a switch, as a connection uses it."""
 
     port: int

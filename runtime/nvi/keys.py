@@ -26,7 +26,7 @@ class Exhausted(Exception):
     """No free pair was found. The text says for which peer."""
 
 
-class Path(Struct, frozen=True):
+class Path(Struct, frozen=True, gc=False):
     """Between which addresses, on which wire, and by which protocol, a pair of keys must be unique."""
 
     wire: int
@@ -36,7 +36,7 @@ class Path(Struct, frozen=True):
     protocol: int
 
 
-class Pair(Struct, frozen=True):
+class Pair(Struct, frozen=True, gc=False):
     """The two ports of a segment, as one of its ends sees them."""
 
     path: Path

@@ -130,11 +130,17 @@ class Network(Struct, frozen=True):
 
     def subnet_of(self, address: Address) -> Subnet | None:
         """The subnet in whose CIDR the address lies; None if it is none of the network's."""
-        return next((subnet for subnet in self.subnets if subnet.holds(address)), None)
+        for subnet in self.subnets:
+            if subnet.holds(address):
+                return subnet
+        return None
 
     def gateway_for(self, address: Address) -> Address | None:
         """The router's address of the family that `address` is of; None if the network does not have that family."""
-        return next((subnet.gateway for subnet in self.subnets if len(subnet.gateway) == len(address)), None)
+        for subnet in self.subnets:
+            if len(subnet.gateway) == len(address):
+                return subnet.gateway
+        return None
 
 
 class Rule(Struct, frozen=True):
@@ -169,14 +175,14 @@ class Tenant(Struct, frozen=True):
 
     def holds(self, address: Address) -> bool:
         """Whether the address lies in one of its networks; all others are outside."""
-        return any(network.subnet_of(address) is not None for network in self.networks.values())
+        return any(network.subnet_of(address) for network in self.networks.values())
 
     def gateway_mac(self, network: str) -> Mac:
         """The MAC by which endpoints of the network know its router, the same on every host."""
         return derive_mac("gateway", self.name, network)
 
 
-class Endpoint(Struct, frozen=True):
+class Endpoint(Struct, frozen=True, gc=False):
     """An overlay interface of a workload."""
 
     name: str
@@ -254,7 +260,7 @@ class Service(Struct, frozen=True):
     external_port: int
 
 
-class Flow(Struct, frozen=True):
+class Flow(Struct, frozen=True, gc=False):
     """The 5-tuple of packets in one direction on one segment.
 
     The ports of an ICMP echo are stand-ins: request (identifier, 0x0800), reply the reverse (`packets.echo_port`).
@@ -271,14 +277,14 @@ class Flow(Struct, frozen=True):
         return Flow(self.destination, self.source, self.protocol, self.l4_destination, self.l4_source)
 
 
-class End(Struct, frozen=True, order=True):
+class End(Struct, frozen=True, gc=False, order=True):
     """One end of a connection in the overlay."""
 
     address: Address
     port: int
 
 
-class ConnectionId(Struct, frozen=True):
+class ConnectionId(Struct, frozen=True, gc=False):
     """The identity of a connection: whoever opened it, and however it is routed, it is the same connection."""
 
     tenant: str
@@ -311,7 +317,7 @@ class ConnectionId(Struct, frozen=True):
         return hashlib.blake2s(identity.encode(), digest_size=6).hexdigest()
 
 
-class FirstPacket(Struct, frozen=True):
+class FirstPacket(Struct, frozen=True, gc=False):
     """What the first packet of a connection carried, and the last segment gives back to all."""
 
     ttl: int
@@ -322,7 +328,7 @@ class FirstPacket(Struct, frozen=True):
     """Of IPv4 packets that have to be made of IPv6 ones."""
 
 
-class SegmentEnd(Struct, frozen=True):
+class SegmentEnd(Struct, frozen=True, gc=False):
     """One end of a segment between two hosts."""
 
     host: str

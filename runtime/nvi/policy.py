@@ -22,7 +22,7 @@ INTERNET = "internet"
 _WITH_PORTS = (Protocol.TCP, Protocol.UDP)
 
 
-class Verdict(Struct, frozen=True):
+class Verdict(Struct, frozen=True, gc=False):
     """What the policy says of a connection, and why."""
 
     allowed: bool
@@ -38,9 +38,10 @@ def judge(
     """
     if initiator.tenant != tenant.name or responder.tenant != tenant.name:
         return Verdict(False, "another tenant")
-    pair = pair_of(initiator.name, responder.name)
-    if tenant.pairs and (connected := tenant.pairs.get(pair)) is not None:
-        return Verdict(connected, f"{'connect' if connected else 'disconnect'} {pair}")
+    if tenant.pairs:
+        pair = pair_of(initiator.name, responder.name)
+        if (connected := tenant.pairs.get(pair)) is not None:
+            return Verdict(connected, f"{'connect' if connected else 'disconnect'} {pair}")
     for number, rule in enumerate(tenant.rules, 1):
         if _matches(tenant, rule, initiator, responder, protocol, port):
             return Verdict(rule.allow, f"rule {number}: {describe(rule)}")

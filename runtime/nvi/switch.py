@@ -81,7 +81,7 @@ class DropReason(IntEnum):
     """Refused by the agent: no mapping of the external side admits it."""
 
 
-class ConnectionKey(Struct, frozen=True):
+class ConnectionKey(Struct, frozen=True, gc=False):
     """The key of `connections`."""
 
     scope: int
@@ -91,7 +91,7 @@ class ConnectionKey(Struct, frozen=True):
     flow: Flow
 
 
-class Rewrite(Struct, frozen=True):
+class Rewrite(Struct, frozen=True, gc=False):
     """The action `rewrite`: what the packet looks like on the next segment. The checksum deltas follow from it."""
 
     ethernet_source: Mac
@@ -113,13 +113,13 @@ class Rewrite(Struct, frozen=True):
     """That of IPv4 packets which are made of IPv6 ones."""
 
 
-class Drop(Struct, frozen=True):
+class Drop(Struct, frozen=True, gc=False):
     """The action `drop`."""
 
     reason: DropReason
 
 
-class ConnectionEntry(Struct, frozen=True):
+class ConnectionEntry(Struct, frozen=True, gc=False):
     """An entry of `connections`."""
 
     key: ConnectionKey
@@ -170,14 +170,14 @@ class Operation(IntEnum):
     DELETE = 3
 
 
-class Update(Struct, frozen=True):
+class Update(Struct, frozen=True, gc=False):
     """One change of one entry."""
 
     operation: Operation
     entry: Entry
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """What the switch knows of the use of one entry of `connections`."""
 
     idle: float
@@ -186,7 +186,7 @@ class Usage(Struct, frozen=True):
     bytes: int
 
 
-class Punt(Struct, frozen=True):
+class Punt(Struct, frozen=True, gc=False):
     """A packet that the switch hands to the agent."""
 
     port: int

@@ -8,7 +8,9 @@ keys are nobody else's.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+
+from msgspec.structs import replace
 
 from ..directory import DirectoryError
 from ..formulation import mark, pair_up, untag

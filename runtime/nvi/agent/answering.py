@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from msgspec import Struct
+from msgspec.structs import replace
 
 from ..directory import DirectoryError
 from ..formulation import link_side, segment_protocol
@@ -41,8 +42,7 @@ _REASON = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Asked:
+class _Asked(Struct, frozen=True, gc=False):
     """An offer, with what we know ourselves about it."""
 
     sender: Host
@@ -196,13 +196,13 @@ class Answerer:
             pair = known.pair
         else:
             peer = offer.end.seen_address
-            own = [own_end(local.host, wire, hop.source, 0).address]
-            lent = own if wire == PORT_EXTERNAL else addresses_on(local.host, wire, peer)
-            ours = own[0]
-            if offer.peer_address is not None and is_portless(identity.protocol):
-                ours = offer.peer_address
-            if ours not in (*own, *lent):
-                return self._refuse(Reason.FORGED, f"{show_address(ours)} is not an address of host {local.host.name}")
+            ours = own_end(local.host, wire, hop.source, 0).address
+            lent = [ours]
+            if is_portless(identity.protocol):
+                lent = lent if wire == PORT_EXTERNAL else addresses_on(local.host, wire, peer)
+                if (ours := offer.peer_address or ours) not in lent:
+                    text = f"{show_address(ours)} is not an address of host {local.host.name}"
+                    return self._refuse(Reason.FORGED, text)
             path = Path(wire, ours, peer, segment_protocol(identity.protocol, peer))
             opened_here = initiator != asked.place.far_end
             pair = choose(local.keys, path, offer.end.port, offer.peer_port, opened_here, lent)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from ..directory import DirectoryError
 from ..formulation import endpoint_side

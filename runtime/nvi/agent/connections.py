@@ -7,6 +7,8 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgspec import Struct
+
 from ..keys import Pair
 from ..mappings import Mapping
 from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, SegmentEnd
@@ -17,16 +19,14 @@ NEVER = Stamp(0, 0)
 """Earlier than every stamp."""
 
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+class Attachment(Struct, frozen=True, gc=False):
     """An endpoint of this host, and the port of the switch where it is."""
 
     endpoint: Endpoint
     port: int
 
 
-@dataclass(frozen=True, slots=True)
-class Link:
+class Link(Struct, frozen=True, gc=False):
     """A segment towards another host: the next one on the connection's route."""
 
     peer: str
@@ -49,8 +49,7 @@ class Link:
         return Flow(path.local, path.peer, path.protocol, self.pair.local, self.pair.peer)
 
 
-@dataclass(frozen=True, slots=True)
-class Outlet(Attachment):
+class Outlet(Attachment, frozen=True, gc=False):
     """The segment between a gateway and somebody outside, who is no host: the last one of the connection's route."""
 
     pair: Pair
@@ -73,8 +72,7 @@ def ingress_key(pair: Pair) -> ConnectionKey:
     return ConnectionKey(path.wire, NO_MAC, Flow(path.peer, path.local, path.protocol, pair.peer, pair.local))
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True, gc=False):
     """What is beyond a hairpin: the same packets are another connection, of the service that they are for."""
 
     identity: ConnectionId
@@ -308,7 +306,7 @@ def _watched(connection: Connection) -> list[Watched]:
         watched.append(("host", connection.exit))
     elif (far := connection.far_end) is not None:
         watched.append(("endpoint", connection.id.tenant, far.address))
-    return list(dict.fromkeys(watched))
+    return watched if len(watched) < 2 else list(dict.fromkeys(watched))
 
 
 def _discard(index: dict[Any, dict[Connection, None]], key: object, connection: Connection) -> bool:

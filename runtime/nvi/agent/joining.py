@@ -9,6 +9,8 @@ import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from ..directory import DirectoryError
 from ..formulation import Side, endpoint_side, join, link_side, outside_side, redirected, tag
 from ..keys import Pair
@@ -40,8 +42,7 @@ class Denied(Refused):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(Struct, frozen=True, gc=False):
     """A connection about to be joined, as the host of one of its ends sees it."""
 
     identity: ConnectionId

@@ -7,7 +7,8 @@ it here.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from ..formulation import segment_protocol
 from ..keys import Pair, Path
@@ -37,8 +38,7 @@ class Crossed(Exception):
     """The offer from the connection's other end goes first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(Struct, frozen=True, gc=False):
     """What is offered."""
 
     identity: ConnectionId
@@ -51,8 +51,7 @@ class Proposal:
     """See `Offer.exit`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(Struct, frozen=True, gc=False):
     """A segment that both its ends know; its pair of keys is taken. And what the other end knows of the connection."""
 
     link: Link
@@ -85,8 +84,10 @@ class Offerer:
             raise Denied(DropReason.FAMILY, f"extension headers of IPv6 cannot be carried over {show_address(address)}")
         ours = own_end(me, wire, hop.source, 0).address
         direct = Path(wire, ours, address, segment_protocol(identity.protocol, address))
-        lent = [ours] if wire == PORT_EXTERNAL else addresses_on(me, wire, address)
-        theirs = addresses_on(peer, wire, address)
+        lent, theirs = [ours], [address]
+        if is_portless(identity.protocol):
+            lent = lent if wire == PORT_EXTERNAL else addresses_on(me, wire, address)
+            theirs = addresses_on(peer, wire, address)
         held = local.connections.get(identity)
         known = held.link_to(peer.name) if held is not None else None
         for attempt in range(ATTEMPTS):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from ..model import ConnectionId, End, Endpoint, Host
 from ..route import may_offer
@@ -13,8 +13,7 @@ from .offering import Crossed, Offerer, Proposal
 from .underlay import NextHop
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True, gc=False):
     """Where on a route a gateway is, seen from one of its neighbours there."""
 
     far: Endpoint

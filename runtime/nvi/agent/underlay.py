@@ -52,7 +52,7 @@ _WHY_NOT = {
 }
 
 
-class NextHop(Struct, frozen=True):
+class NextHop(Struct, frozen=True, gc=False):
     """How packets to an underlay address leave this host."""
 
     source: Address

@@ -18,7 +18,7 @@ VERSION = 2
 """Version of the messages. An agent refuses what it does not speak."""
 
 
-class Stamp(Struct, frozen=True, order=True):
+class Stamp(Struct, frozen=True, gc=False, order=True):
     """When an agent said something, by its own count: later is greater, also across restarts."""
 
     epoch: int
@@ -26,7 +26,7 @@ class Stamp(Struct, frozen=True, order=True):
     counter: int
 
 
-class Offer(Struct, frozen=True, tag="offer"):
+class Offer(Struct, frozen=True, gc=False, tag="offer"):
     """Join this connection: here is my end of the segment between us."""
 
     version: int
@@ -46,7 +46,7 @@ class Offer(Struct, frozen=True, tag="offer"):
     """With `peer_port`: the receiver's own address there, of which it has several for protocols without ports."""
 
 
-class Accept(Struct, frozen=True, tag="accept"):
+class Accept(Struct, frozen=True, gc=False, tag="accept"):
     """Entries are written here and beyond; here is my end of the segment, and what is known of the connection."""
 
     end: SegmentEnd
@@ -76,14 +76,14 @@ class Reason(StrEnum):
     """Not ready, or the switch does not do as it is told: try again later."""
 
 
-class Refuse(Struct, frozen=True, tag="refuse"):
+class Refuse(Struct, frozen=True, gc=False, tag="refuse"):
     """I do not join, and why."""
 
     reason: Reason
     text: str
 
 
-class Ask(Struct, frozen=True, tag="ask"):
+class Ask(Struct, frozen=True, gc=False, tag="ask"):
     """A packet came along a segment that I do not know; what connection is it of?"""
 
     version: int
@@ -94,7 +94,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     """The sender's end: the packet's destination."""
 
 
-class Release(Struct, frozen=True, tag="release"):
+class Release(Struct, frozen=True, gc=False, tag="release"):
     """I do not use this segment any more, and have no entries for it."""
 
     version: int

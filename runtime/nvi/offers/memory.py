@@ -23,10 +23,22 @@ class MemoryOffers:
             raise NoAnswer(f"no agent answers for host {receiver}")
         # Who answers goes on with it, whatever becomes of who has asked: an agent's end must not undo half of what
         # another one is doing.
+        loop = asyncio.get_running_loop()
         answering = asyncio.ensure_future(handler(sender, message))
         self._answering.add(answering)
-        answering.add_done_callback(self._answering.discard)
-        await asyncio.wait((answering,), timeout=self._timeout)
+        over = loop.create_future()  # cheaper than asyncio.wait and timeout, which matters to simulations
+
+        def end(_: object) -> None:
+            self._answering.discard(answering)
+            if not over.done():
+                over.set_result(None)
+
+        answering.add_done_callback(end)
+        timer = loop.call_later(self._timeout, end, None)
+        try:
+            await over
+        finally:
+            timer.cancel()
         if not answering.done():
             raise NoAnswer(f"the agent of host {receiver} did not answer within {self._timeout} s")
         return answering.result()

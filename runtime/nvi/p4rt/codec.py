@@ -8,7 +8,7 @@ leading zeros, and is padded again.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from functools import cache
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 from google.protobuf.message import DecodeError
@@ -332,18 +332,11 @@ def _value(octets: bytes, field: Field) -> Value:
     return octets.rjust(field.size, b"\0") if rows.is_bytes(field.bits) else int.from_bytes(octets)
 
 
-@cache
-def _timeout(seconds: float) -> bytes:
-    """The field idle_timeout_ns. A farm has a handful of timeouts."""
-    return p4r.TableEntry(idle_timeout_ns=round(seconds * NANOSECONDS)).SerializeToString()
-
-
-_TAG_TAG = number(p4r.TableEntry.CONTROLLER_METADATA_FIELD_NUMBER, 0).fill(())[:-1]
-
-
+@lru_cache(4096)
 def _tail(idle_timeout: float, tag: int) -> bytes:
-    """The fields of a TableEntry that are not strings of a fixed size."""
-    return _TAG_TAG + varint(tag) + _timeout(idle_timeout) if tag else _timeout(idle_timeout)
+    """The fields of a TableEntry that are not strings of a fixed size. Most entries have one of few tags."""
+    entry = p4r.TableEntry(idle_timeout_ns=round(idle_timeout * NANOSECONDS), controller_metadata=tag)
+    return entry.SerializeToString()
 
 
 def _in_order(group: Group, *names: str) -> tuple[Field, ...]:

@@ -20,6 +20,10 @@ PAUSE = 0.003
 """Seconds at least from one RPC to the next while several callers write at a time: more are about to. Measured, 2,200
 connections per second over two BMv2 on two cores: batches twice as large, and a tenth less CPU on either side."""
 
+PACE = 3
+"""And so many times as long as the RPC took: the busier switch and agent are, the larger the batches. Measured, at the
+most that two agents can do over two BMv2 on two cores: a fifth more connections per second than with PAUSE alone."""
+
 
 class BatchFailed(Exception):
     """Some updates of a batch were not done; raised by the RPC that a Writer is given."""
@@ -71,10 +75,11 @@ class Writer:
         clock = asyncio.get_running_loop().time
         try:
             while batch := self._gather():
-                next_one = clock() + PAUSE
+                begin = clock()
                 await self._send(batch)
                 if len(batch) > 1:
-                    await asyncio.sleep(next_one - clock())
+                    took = clock() - begin
+                    await asyncio.sleep(max(PAUSE, PACE * took) - took)
         finally:
             self._pump = None
 

@@ -15,7 +15,7 @@ _ECHO_TYPES = {Protocol.ICMP: (8, 0), Protocol.ICMPV6: (128, 129)}
 """(request, reply)"""
 
 
-class Packet(Struct, frozen=True):
+class Packet(Struct, frozen=True, gc=False):
     """What the agent reads of an Ethernet frame with an IP packet of a flow."""
 
     source_mac: Mac

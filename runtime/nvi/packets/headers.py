@@ -33,7 +33,7 @@ class MalformedPacket(ValueError):
     """A packet that no careful stack would have sent. The text says what is wrong with it."""
 
 
-class Fragment(Struct, frozen=True):
+class Fragment(Struct, frozen=True, gc=False):
     """Which part of a datagram a packet is."""
 
     identification: int
@@ -43,7 +43,7 @@ class Fragment(Struct, frozen=True):
     """Whether others come after."""
 
 
-class Datagram(Struct, frozen=True):
+class Datagram(Struct, frozen=True, gc=False):
     """What an IP header says, and where its parts lie in the bytes that were read."""
 
     source: Address
