@@ -62,6 +62,9 @@ AGEING_INTERVAL = 1.0
 BACKLOG = 1024
 """Punted packets kept while the agent takes over its switch."""
 
+_PUNTS = {reason: f"punts {reason.name.lower()}" for reason in PuntReason}
+"""What they are counted as."""
+
 
 class Agent:
     """Wires the parts of an agent together, and takes over its switch whenever it becomes the primary there."""
@@ -386,10 +389,15 @@ class Agent:
         if not self._local.ready:
             self._backlog.append(punt)
             return
-        self._local.events[f"punts {punt.reason.name.lower()}"] += 1
+        self._local.events[_PUNTS[punt.reason]] += 1
         port, packet = punt.port, punt.packet
         near = self._local.by_port.get(port)
         match punt.reason:
+            case PuntReason.MISS if near is not None and self._router.is_for_us(near, packet):
+                self._router.answer(near, packet)
+            case PuntReason.MISS:
+                self._fragments.first_waits(port, packet)
+                self._connector.miss(port, packet)
             case PuntReason.STRAY:
                 self._fragments.first_waits(port, packet)
                 self._strays.stray(port, packet)
@@ -404,11 +412,6 @@ class Agent:
                 self._router.too_big(port, packet)
             case _ if near is None:
                 self._local.events["no endpoint at port"] += 1
-            case PuntReason.MISS if self._router.is_for_us(near, packet):
-                self._router.answer(near, packet)
-            case PuntReason.MISS:
-                self._fragments.first_waits(port, packet)
-                self._connector.miss(port, packet)
             case PuntReason.NEIGHBOUR:
                 self._local.spawn(self._neighbours.resolve(near, packet))
             case PuntReason.TTL:

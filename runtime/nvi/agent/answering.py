@@ -182,10 +182,8 @@ class Answerer:
     async def _join_segment(self, asked: _Asked, offer: Offer) -> Reply:
         local, identity, sender = self._local, offer.connection, asked.sender.name
         held = local.connections.get(identity)
-        call = None if asked.near is None else self._call(asked, asked.near, offer, held)
-        if call is not None:
-            await self._check_call(call, held)
-        elif held is None:
+        call = None if asked.near is None else await self._call(asked, asked.near, offer, held)
+        if call is None and held is None:
             self._joiner.check_room(None)
         initiator = offer.initiator if held is None else held.initiator
         wire = PORT_UNDERLAY if asked.sender.site == local.host.site else PORT_EXTERNAL
@@ -233,15 +231,16 @@ class Answerer:
         local.events["offers accepted"] += 1
         return Accept(mine, connection.initiator, connection.first)
 
-    def _call(self, asked: _Asked, near: Attachment, offer: Offer, held: Connection | None) -> Call:
+    async def _call(self, asked: _Asked, attachment: Attachment, offer: Offer, held: Connection | None) -> Call:
+        """At an end: what the policy, our memory, and the room that there is, allow. Raises Denied."""
         identity = offer.connection
         initiator, first = (offer.initiator, offer.first) if held is None else (held.initiator, held.first)
         flow = identity.flow_from(identity.other(asked.place.far_end))
-        return Call(identity, asked.tenant, near, asked.place.far, flow, initiator, first, offer.resumes)
-
-    async def _check_call(self, call: Call, held: Connection | None) -> None:
-        """At an end: the policy, our memory, and whether there is room. Raises Denied."""
-        near, far = call.near.endpoint, call.far
+        near, far = attachment.endpoint, asked.place.far
+        is_between_endpoints = not offer.exit
+        call = Call(
+            identity, asked.tenant, attachment, far, flow, initiator, first, offer.resumes, judged=is_between_endpoints
+        )
         opener, opened = (near, far) if call.opened_here else (far, near)
         responder = call.identity.other(call.initiator)
         verdict = await self._local.verdict(call.tenant, opener, opened, call.flow.protocol, responder.port)
@@ -251,6 +250,7 @@ class Answerer:
             if call.resumes and call.flow.protocol != Protocol.TCP:
                 raise Denied(DropReason.DENIED, "an answer to nothing that is remembered")
             self._joiner.check_room(None if near.is_outside else near)
+        return call
 
     # ---- questions and releases -----------------------------------------------------------------------------------
 

@@ -164,11 +164,14 @@ class Connector:
         self._joiner.check_room(near.endpoint)
         initiator = End(flow.source, flow.l4_source) if near_opened else End(flow.destination, flow.l4_destination)
         first = FirstPacket(packet.ttl, packet.flow_label, packet.dont_fragment)
+        # A packet that opens a connection has been judged as what it is; whatever else it resumes, is judged yet.
+        judged = opened_by is None and near_opened and before is None
         if before is not None:
             initiator, first, resumes = before.initiator, before.first, False
         if resumes and far.is_outside and await _settled(waiting):
             return  # it was another gateway's, which has found out where its endpoint is now
-        await self.plug(Call(identity, tenant, near, far, flow, initiator, first, resumes), waiting, before)
+        call = Call(identity, tenant, near, far, flow, initiator, first, resumes, judged)
+        await self.plug(call, waiting, before)
 
     async def plug(self, call: Call, waiting: Waiting, before: Connection | None) -> None:
         """Join a connection towards where its far endpoint is now. `before`: what was held of it until now.
@@ -214,7 +217,7 @@ class Connector:
                 raise Refused("the peer's own offer went first, but never came")
             return
         if (agreement.initiator, agreement.first) != (call.initiator, call.first):
-            call = replace(call, initiator=agreement.initiator, first=agreement.first)
+            call = replace(call, initiator=agreement.initiator, first=agreement.first, judged=False)
         await self._joiner.join_across(call, agreement.link, agreement.hop)
 
 

@@ -55,6 +55,8 @@ class Call(Struct, frozen=True, gc=False):
     first: FirstPacket
     resumes: bool
     """The packet at hand could not have opened it, and nothing is remembered of who did."""
+    judged: bool = False
+    """Whether that tenant's policy has allowed it, opened by that initiator."""
 
     @property
     def exit(self) -> str:
@@ -110,7 +112,7 @@ class Joiner:
         """Join two endpoints of this host. Raises SwitchError, Refused."""
         one = await self._end_side(call, call.near)
         other = await self._end_side(call, there)
-        await self._establish(self._connection(call, there, other, one))
+        await self._establish(self._connection(call, there, other, one), call.tenant if call.judged else None)
 
     async def join_across(self, call: Call, link: Link, hop: NextHop) -> Connection:
         """Join an endpoint's segment and the one towards the next host, whose pair of keys is taken already.
@@ -121,7 +123,7 @@ class Joiner:
         other = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac, hop.mtu, call.first)
         connection = self._connection(call, link, other, one)
         connection.far_host = call.far.host
-        await self._establish(connection)
+        await self._establish(connection, call.tenant if call.judged else None)
         return connection
 
     async def _end_side(self, call: Call, there: Attachment) -> Side:
@@ -170,16 +172,19 @@ class Joiner:
         """Join the two sides of a hairpin. Raises as `join_across` does."""
         await self._establish(connection)
 
-    async def _establish(self, connection: Connection) -> None:
-        """Have the connection in the switch and hold it, in place of an earlier state of the same connection."""
+    async def _establish(self, connection: Connection, judged: Tenant | None = None) -> None:
+        """Have the connection in the switch and hold it, in place of an earlier state of the same connection.
+
+        `judged`: the tenant with the policy that has allowed it; None if it has yet to be judged.
+        """
         local = self._local
         old = local.connections.get(connection.id)
-        gone = next((each for each in connection.near if not local.is_here(each)), None)
-        if gone is not None:
-            for link in connection.links:
-                if old is None or link not in old.sides:
-                    local.spawn(self.release(connection.id, link))
-            raise Refused(f"endpoint {gone.endpoint.name} is gone")
+        for near in connection.near:
+            if not local.is_here(near):
+                for link in connection.links:
+                    if old is None or link not in old.sides:
+                        local.spawn(self.release(connection.id, link))
+                raise Refused(f"endpoint {near.endpoint.name} is gone")
         for key in connection.keys:
             self._refusals.forget(key)
         connection.due = asyncio.get_running_loop().time() + local.idle_timeout
@@ -192,10 +197,11 @@ class Joiner:
         try:
             if old is not None and len(old.links) < len(connection.links):  # an endpoint has moved away
                 await local.take_away([key for key in old.keys if key not in connection.keys])
-            # Judged once more, now that whoever enforces a change of the policy would find it.
-            verdict = await self._verdict(connection)
-            if not verdict.allowed:
-                raise Denied(DropReason.DENIED, verdict.rule)
+            # Judged by the policy that holds now that whoever enforces a change of it would find the connection.
+            if judged is None or judged is not await local.directory.tenant(judged.name):
+                verdict = await self._verdict(connection)
+                if not verdict.allowed:
+                    raise Denied(DropReason.DENIED, verdict.rule)
             current = local.connections.get(connection.id)
             if current is None:
                 raise Refused("ended before it was written")
