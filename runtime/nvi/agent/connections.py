@@ -120,8 +120,11 @@ class Connection:
 
     def __post_init__(self) -> None:
         """Tell the sides apart."""
-        self.near = tuple([side for side in self.sides if isinstance(side, Attachment)])
-        self.links = tuple([side for side in self.sides if isinstance(side, Link)])
+        one, other = self.sides
+        if isinstance(one, Attachment):
+            self.near, self.links = ((one, other), ()) if isinstance(other, Attachment) else ((one,), (other,))
+        else:
+            self.near, self.links = ((other,), (one,)) if isinstance(other, Attachment) else ((), (one, other))
 
     @property
     def keys(self) -> tuple[ConnectionKey, ConnectionKey]:

@@ -141,8 +141,7 @@ class MemorySwitch:
         if type(entry) is ConnectionEntry:
             timeout, tag = int(entry.idle_timeout * 1e9), entry.tag
         change = self.engine.insert if update.operation is Operation.INSERT else self.engine.modify
-        args = tuple([value if isinstance(value, int) else int.from_bytes(value) for value in parameters])
-        change(name, key, self._actions[table, action], args, timeout=timeout).extra = tag
+        change(name, key, self._actions[table, action], _numbers(parameters), timeout=timeout).extra = tag
 
     async def usage(self, keys: Sequence[ConnectionKey]) -> list[Usage | None]:
         """See Switch."""
@@ -204,7 +203,12 @@ def _ignore(_: object) -> None:
 
 
 def _key(values: Iterable[Value]) -> Key:
-    return tuple([(value if isinstance(value, int) else int.from_bytes(value),) for value in values])
+    return tuple([(number,) for number in _numbers(values)])
+
+
+def _numbers(values: Iterable[Value]) -> tuple[int, ...]:
+    # `type` where `isinstance` would do, for this is most of what a write takes.
+    return tuple([int.from_bytes(value) if type(value) is bytes else value for value in values])  # type: ignore[misc]
 
 
 def _value(number: int, width: int) -> Value:
