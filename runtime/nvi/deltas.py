@@ -6,6 +6,7 @@ from .checksum import change
 from .model import Flow, Protocol
 from .packets import echo_port
 
+_WITH_PSEUDO_HEADER = frozenset((int(Protocol.TCP), int(Protocol.UDP)))
 _ECHO_TYPES = {4: (0x0800, 0x0000), 16: (0x8000, 0x8100)}
 """Type and code of an echo request and reply, by the size of the addresses (RFC 792, RFC 4443 section 4)."""
 
@@ -22,7 +23,7 @@ def checksum_deltas(old: Flow, new: Flow, ttl: int) -> tuple[int, int]:
     new_addresses = int.from_bytes(new.source + new.destination)
     both_ipv4 = len(old.source) == len(new.source) == 4
     ipv4_delta = change(new_addresses + (ttl << 8), old_addresses) if both_ipv4 else 0
-    if old.protocol in (Protocol.TCP, Protocol.UDP):
+    if old.protocol in _WITH_PSEUDO_HEADER:
         # The place of a word in a sum does not matter: the ports need not be appended to the addresses.
         return ipv4_delta, change(
             new_addresses + new.l4_source + new.l4_destination, old_addresses + old.l4_source + old.l4_destination

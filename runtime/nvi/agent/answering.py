@@ -41,6 +41,8 @@ _REASON = {
     DropReason.QUOTA: Reason.EXHAUSTED,  # whose quota it is, is nobody else's business
 }
 
+_ADDRESS_SIZES = {4, 16}
+
 
 class _Asked(Struct, frozen=True, gc=False):
     """An offer, with what we know ourselves about it."""
@@ -299,20 +301,14 @@ def _nonsense(offer: Offer) -> str | None:
     identity, end = offer.connection, offer.end
     if max(map(len, (identity.tenant, offer.exit, end.host, end.site))) > LONGEST_NAME:
         return f"a name has at most {LONGEST_NAME} bytes"
-    for address in (
-        identity.low.address,
-        identity.high.address,
-        offer.initiator.address,
-        end.address,
-        end.seen_address,
-    ):
-        if len(address) not in (4, 16):
-            return f"an address has 4 bytes or 16, and not {len(address)}"
+    addresses = (identity.low.address, identity.high.address, offer.initiator.address, end.address, end.seen_address)
+    if odd := set(map(len, addresses)) - _ADDRESS_SIZES:
+        return f"an address has 4 bytes or 16, and not {odd.pop()}"
     if not 0 <= identity.protocol <= 0xFF:
         return f"{identity.protocol} is no protocol"
-    for port in (identity.low.port, identity.high.port, end.port, offer.peer_port or 0):
-        if not 0 <= port <= 0xFFFF:
-            return f"{port} is no port"
+    ports = (identity.low.port, identity.high.port, end.port, offer.peer_port or 0)
+    if min(ports) < 0 or max(ports) > 0xFFFF:
+        return f"one of {ports} is no port"
     if not 1 <= offer.first.ttl <= 0xFF:
         return f"{offer.first.ttl} is no TTL"
     if not 0 <= offer.first.flow_label <= 0xFFFFF:

@@ -151,7 +151,7 @@ class RuntimeTable:
     @staticmethod
     def _plain(key: Key) -> int | tuple[int, ...]:
         """The key as the generated code builds it."""
-        return key[0][0] if len(key) == 1 else tuple([match[0] for match in key])
+        return key[0][0] if len(key) == 1 else next(zip(*key, strict=True))
 
     def _reorder(self, entries: list[Entry]) -> None:
         """New entries for slow lookups: best first, so that the first that matches wins."""

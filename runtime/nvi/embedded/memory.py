@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 from .. import rows
 from ..rows import CONNECTIONS, CONNECTIONS6, GUARD, NEIGHBOURS, SERVICES, Value
@@ -54,6 +55,7 @@ def nvi_program() -> ir.Program:
 
 Row = tuple[str, str]
 """(table, action), as rows name them."""
+Places = tuple[int, ...]
 
 
 @cache
@@ -70,6 +72,18 @@ def _names(program: ir.Program) -> tuple[dict[str, str], dict[Row, int], dict[tu
     return tables, numbers, {(table, number): action for (table, action), number in numbers.items()}
 
 
+@cache
+def _octets(program: ir.Program) -> tuple[dict[str, Places], dict[str, Places]]:
+    """Places of values that rows have as bytes and the engine as numbers: by table, in keys; by action."""
+    tables, numbers, _ = _names(program)
+    in_keys = {table: _are_bytes(key.width for key in program.tables[name].keys) for table, name in tables.items()}
+    in_actions = {
+        action: _are_bytes(width for _, width in program.actions[number].params)
+        for (_, action), number in numbers.items()
+    }
+    return in_keys, in_actions
+
+
 class MemorySwitch:
     """A Switch (see nvi.switch) around an Engine."""
 
@@ -82,6 +96,7 @@ class MemorySwitch:
         """`clock`: monotonic ns; `transmit(port, packet)`: takes what leaves the switch."""
         self._program = program
         self._tables, self._actions, self._names = _names(program)
+        self._octets, self._octets_of = _octets(program)
         self._clock = clock
         self.restart()
         self.on_punt: Callable[[Punt], None] = _ignore
@@ -133,7 +148,7 @@ class MemorySwitch:
     def _do(self, update: Update) -> None:
         entry = update.entry
         table, values, action, parameters = rows.row(entry)
-        name, key = self._tables[table], _key(values)
+        name, key = self._tables[table], self._key(table, values)
         if update.operation is Operation.DELETE:
             self.engine.remove(name, key)
             return
@@ -141,7 +156,8 @@ class MemorySwitch:
         if type(entry) is ConnectionEntry:
             timeout, tag = int(entry.idle_timeout * 1e9), entry.tag
         change = self.engine.insert if update.operation is Operation.INSERT else self.engine.modify
-        change(name, key, self._actions[table, action], _numbers(parameters), timeout=timeout).extra = tag
+        args = _numbers(parameters, self._octets_of[action])
+        change(name, key, self._actions[table, action], args, timeout=timeout).extra = tag
 
     async def usage(self, keys: Sequence[ConnectionKey]) -> list[Usage | None]:
         """See Switch."""
@@ -149,8 +165,9 @@ class MemorySwitch:
         now = self._clock()
         found = []
         for key in keys:
-            entries = self.engine.tables[self._tables[rows.table_of(key)]].entries
-            found.append(entries.get((_key(rows.connection_key(key)), 0)))
+            table = rows.table_of(key)
+            entries = self.engine.tables[self._tables[table]].entries
+            found.append(entries.get((self._key(table, rows.connection_key(key)), 0)))
         return [None if e is None else Usage(max(now - e.stamp, 0) / 1e9, e.packets, e.octets) for e in found]
 
     async def read_connections(self) -> list[ConnectionEntry]:
@@ -184,6 +201,9 @@ class MemorySwitch:
         tag = entry.extra if isinstance(entry.extra, int) else 0
         return rows.connection(self._match(table, entry), action, self._values(entry), entry.timeout / 1e9, tag)
 
+    def _key(self, table: str, values: Sequence[Value]) -> Key:
+        return tuple(zip(_numbers(values, self._octets[table]), strict=True))  # a tuple of one for each
+
     def _all(self, table: str) -> Iterator[EngineEntry]:
         return self.engine.tables[self._tables[table]].all()
 
@@ -202,13 +222,15 @@ def _ignore(_: object) -> None:
     """Until an agent has taken the switch over."""
 
 
-def _key(values: Iterable[Value]) -> Key:
-    return tuple([(number,) for number in _numbers(values)])
+def _are_bytes(widths: Iterable[int]) -> Places:
+    return tuple([place for place, width in enumerate(widths) if rows.is_bytes(width)])
 
 
-def _numbers(values: Iterable[Value]) -> tuple[int, ...]:
-    # `type` where `isinstance` would do, for this is most of what a write takes.
-    return tuple([int.from_bytes(value) if type(value) is bytes else value for value in values])  # type: ignore[misc]
+def _numbers(values: Sequence[Value], octets: Places) -> tuple[int, ...]:
+    numbers: list[Any] = list(values)
+    for place in octets:
+        numbers[place] = int.from_bytes(numbers[place])
+    return tuple(numbers)
 
 
 def _value(number: int, width: int) -> Value:
