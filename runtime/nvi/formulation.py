@@ -59,22 +59,12 @@ def join(one: Side, other: Side, idle_timeout: float, tags: tuple[int, int]) -> 
 
 
 def _towards(come: Side, go: Side, idle_timeout: float, tag: int) -> ConnectionEntry:
-    out, first, limit = go.flow.reversed(), go.first, _limit(come.flow, go.flow, go.mtu)
-    if len(out.source) == len(come.flow.source):
-        rewrite = Rewrite(go.source_mac, go.destination_mac, out, first.ttl, go.port, go.router, come.routed, limit)
+    flow, first, limit = go.flow.reversed(), go.first, _limit(come.flow, go.flow, go.mtu)
+    changes = (go.source_mac, go.destination_mac, flow, first.ttl, go.port, go.router, come.routed, limit)
+    if len(flow.source) == len(come.flow.source):
+        rewrite = Rewrite(*changes)
     else:
-        rewrite = Rewrite(
-            go.source_mac,
-            go.destination_mac,
-            out,
-            first.ttl,
-            go.port,
-            go.router,
-            come.routed,
-            limit,
-            first.flow_label,
-            first.dont_fragment,
-        )
+        rewrite = Rewrite(*changes, first.flow_label, first.dont_fragment)
     return ConnectionEntry(ConnectionKey(come.port, come.key_mac, come.flow), rewrite, idle_timeout, tag)
 
 

@@ -68,6 +68,7 @@ _OTHER_FAMILY: dict[int, int] = {Protocol.ICMP: Protocol.ICMPV6, Protocol.ICMPV6
 _IPV4_MAPPED = bytes(10) + b"\xff\xff"
 _DONT_FRAGMENT = 0x4000
 _LONGEST = 0xFFFF
+_NO_LIMITS = (0, _LONGEST)
 
 
 class Row(NamedTuple):
@@ -117,30 +118,28 @@ def connection_key(key: ConnectionKey) -> tuple[Value, ...]:
 
 
 def _rewrite(old: Flow, action: Rewrite) -> tuple[str, tuple[Value, ...]]:
-    new = action.flow
-    ipv4_delta, l4_delta = checksum_deltas(old, new, action.ttl)
+    new, ttl, port = action.flow, action.ttl, action.egress_port
+    source, is_ipv4 = new.source, len(new.source) == 4
+    ipv4_delta, l4_delta = checksum_deltas(old, new, ttl)
     common = (
         action.ethernet_source,
         action.ethernet_destination,
-        new.source,
+        source,
         new.destination,
         new.l4_source,
         new.l4_destination,
-        action.ttl,
+        ttl,
     )
     limits = (int(action.routed), action.max_length or _LONGEST)
-    if len(old.source) != len(new.source):
-        if len(new.source) == 4:
-            flags = _DONT_FRAGMENT if action.dont_fragment else 0
-            return "translate6", (*common, l4_delta, action.egress_port, *limits, flags)
-        return "translate", (*common, l4_delta, action.egress_port, *limits, action.flow_label)
-    router = new.source if action.router is None else action.router
-    limited = action.routed or action.max_length
-    if len(new.source) == 4:
-        parameters = (*common, ipv4_delta, l4_delta, action.egress_port, router)
-        return ("rewrite_limited", (*parameters, *limits)) if limited else ("rewrite", parameters)
-    parameters6 = (*common, l4_delta, action.egress_port, router)
-    return ("rewrite6_limited", (*parameters6, *limits)) if limited else ("rewrite6", parameters6)
+    if len(old.source) != len(source):
+        if is_ipv4:
+            return "translate6", (*common, l4_delta, port, *limits, _DONT_FRAGMENT if action.dont_fragment else 0)
+        return "translate", (*common, l4_delta, port, *limits, action.flow_label)
+    router = action.router or source
+    rest = (ipv4_delta, l4_delta, port, router) if is_ipv4 else (l4_delta, port, router)
+    if limits == _NO_LIMITS:
+        return "rewrite" if is_ipv4 else "rewrite6", common + rest
+    return "rewrite_limited" if is_ipv4 else "rewrite6_limited", common + rest + limits
 
 
 def connection(

@@ -238,11 +238,10 @@ class Connections:
         old = self._by_id.get(connection.id)
         self._by_id[connection.id] = connection
         # The new before the old, so that what both depend on stays watched.
-        for side in connection.sides:
-            if isinstance(side, Attachment):
-                self._by_port.setdefault(side.port, {})[connection] = None
-            if (towards := _towards(side)) is not None:
-                self._by_peer.setdefault(towards, {})[connection] = None
+        for near in connection.near:
+            self._by_port.setdefault(near.port, {})[connection] = None
+        for towards in _towards(connection):
+            self._by_peer.setdefault(towards, {})[connection] = None
         for watched in _watched(connection):
             depending = self._by_watched.get(watched)
             if depending is None:
@@ -263,12 +262,12 @@ class Connections:
             self._forget(held, None)
 
     def _forget(self, held: Connection, successor: Connection | None) -> None:
-        for side, entry in zip(held.sides, held.entries, strict=True):
+        for entry in held.entries:
             self._by_key.pop(entry.key, None)
-            if isinstance(side, Attachment):
-                _discard(self._by_port, side.port, held)
-            if (towards := _towards(side)) is not None:
-                _discard(self._by_peer, towards, held)
+        for near in held.near:
+            _discard(self._by_port, near.port, held)
+        for towards in _towards(held):
+            _discard(self._by_peer, towards, held)
         for watched in _watched(held):
             if _discard(self._by_watched, watched, held):
                 self.on_last(watched)
@@ -290,13 +289,13 @@ class Connections:
         return due
 
 
-def _towards(side: Attachment | Link) -> tuple[int, Address] | None:
-    """The (wire, address) that a segment leads to."""
-    if isinstance(side, Link):
-        return side.wire, side.yours.seen_address
-    if isinstance(side, Outlet):
-        return side.pair.path.wire, side.pair.path.peer
-    return None
+def _towards(connection: Connection) -> list[tuple[int, Address]]:
+    """The (wire, address) that each of its segments leads to."""
+    leads = [(link.pair.path.wire, link.yours.seen_address) for link in connection.links]
+    for near in connection.near:
+        if isinstance(near, Outlet):
+            leads.append((near.pair.path.wire, near.pair.path.peer))
+    return leads
 
 
 def _watched(connection: Connection) -> list[Watched]:

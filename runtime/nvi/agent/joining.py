@@ -140,8 +140,8 @@ class Joiner:
         return endpoint_side(call.tenant, there.endpoint, there.port, far, flow, call.first)
 
     def _connection(self, call: Call, other_side: Attachment | Link, other: Side, one: Side) -> Connection:
-        opened_here, ttl, tenant, host = call.opened_here, call.first.ttl, call.identity.tenant, call.far.host
-        tags = tag(opened_here, ttl, tenant, host), tag(not opened_here, ttl, tenant, host)
+        opened_here, told = call.opened_here, (call.first.ttl, call.identity.tenant, call.far.host)
+        tags = tag(opened_here, *told), tag(not opened_here, *told)
         entries = join(one, other, self._local.idle_timeout, tags)
         sides = (call.near, other_side)
         return Connection(call.identity, call.initiator, call.first, sides, entries, exit=call.exit)
