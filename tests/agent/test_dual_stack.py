@@ -423,7 +423,7 @@ async def test_defect_21_fragments_arrive_in_whatever_order_they_come(family, or
 
 
 @FAMILIES
-@pytest.mark.parametrize("protocol", [47, 50, 132, 4, 253])
+@pytest.mark.parametrize("protocol", [47, 50, 132, 4, 253, 33, 136])
 async def test_defect_22_protocols_without_ports_pass_both_ways(farm, family, protocol):
     field = {"nh": protocol} if family == 6 else {"proto": protocol}
     there = frame(WEB1, WEB2, header(WEB1, WEB2, family, **field) / Raw(b"there" * 20))

@@ -274,6 +274,21 @@ async def test_a_gateway_that_dies_is_replaced_for_live_connections(farm, make):
     assert await holding(farm) == dict.fromkeys(("e1", other, far, "w1"), 2)
 
 
+@pytest.mark.parametrize("make", [tcp, udp])
+@pytest.mark.parametrize("ends", [("acme-east", "acme-west"), ("acme-west", "acme-east")], ids="-".join)
+@pytest.mark.parametrize("dead", ["e8", "e9"])
+@simulated
+async def test_what_is_opened_before_a_dead_gateways_lease_ends_takes_another_one(farm, dead, ends, make):
+    await farm.stop_agent(dead)
+    farm.hosts[dead].switch.restart()
+    for sport in range(1000, 1010):
+        packet = make(*ends, sport=sport)
+        assert await exchange(farm, ends[0], packet) == {ends[1]: [packet]}
+    assert await farm.directory.host(dead) is not None, "its lease still runs"
+    asked = [host.agent._local.events["gateways silent"] for host in farm.hosts.values()]
+    assert 0 < sum(asked) < 10, "of some connections it would have been the gateway"
+
+
 @simulated
 async def test_the_other_side_of_a_dead_gateway_replaces_it_if_the_first_cannot(farm):
     """The agent of the end that would go first was dead as well, and has seen nothing of the change."""

@@ -23,6 +23,9 @@ from .keying import propose, propose_path
 from .local import Local, Refused
 from .underlay import NextHop
 
+GATEWAYS = 3
+"""Of a site, to which an offer is made at most, one after the other as they do not answer."""
+
 ATTEMPTS = 3
 """Offers made for one connection, if the keys proposed turn out not to be free."""
 
@@ -71,13 +74,32 @@ class Offerer:
     async def offer(self, proposal: Proposal, target: Host, unless: Callable[[], bool]) -> Agreement | None:
         """Agree with the next host on the route to `target` on a segment.
 
+        If that is a gateway which does not answer, though its lease runs, it is the next one of its site.
+
         None if `unless` says, before an offer is made or after its answer, that none is needed any more. Raises Denied,
         Refused, Crossed, NoAnswer, NoRoute, NoWay, Exhausted, DirectoryError.
         """
+        local, me = self._local, self._local.host
+        site = gateways_needed(me, target)
+        if site is None:
+            return await self._offer_to(target, proposal, target, unless)
+        gateways = list(await local.directory.gateways(site))
+        for _ in range(GATEWAYS - 1):
+            peer = choose_gateway(me, site, gateways, proposal.identity)
+            try:
+                return await self._offer_to(peer, proposal, target, unless)
+            except NoAnswer:
+                gateways.remove(peer)
+                if not gateways:
+                    raise
+                local.events["gateways silent"] += 1
+        return await self._offer_to(choose_gateway(me, site, gateways, proposal.identity), proposal, target, unless)
+
+    async def _offer_to(
+        self, peer: Host, proposal: Proposal, target: Host, unless: Callable[[], bool]
+    ) -> Agreement | None:
         local = self._local
         me, identity = local.host, proposal.identity
-        site = gateways_needed(me, target)
-        peer = target if site is None else choose_gateway(me, site, await local.directory.gateways(site), identity)
         wire, address = meet(me, peer, identity.low.address)
         hop = await local.next_hop(wire, address)
         if identity.protocol in EXTENSION_HEADERS and len(address) < len(identity.low.address):
