@@ -106,8 +106,10 @@ nats: {{servers: ["{self.nats.url}"], nkey: {self.nats.directory}/h1.nk}}
 @pytest.fixture
 def h1(nats: Nats) -> Iterator[Host1]:
     h1 = Host1(nats)
-    yield h1
-    h1.close()
+    try:
+        yield h1
+    finally:
+        h1.close()
 
 
 async def test_an_agent_lives_through_whatever_happens_to_nats_and_itself(nats: Nats, h1: Host1) -> None:

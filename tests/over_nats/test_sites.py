@@ -59,11 +59,13 @@ def sites(tmp_path: Path) -> Iterator[Sites]:
     if program is None:
         pytest.skip("there is no nats-server: scripts/setup.sh gets it on Debian and Ubuntu")
     sites = Sites(tmp_path, program)
-    sites.hub.start()
-    sites.leaf.start()
-    yield sites
-    sites.leaf.close()
-    sites.hub.close()
+    try:
+        sites.hub.start()
+        sites.leaf.start()
+        yield sites
+    finally:
+        sites.leaf.close()
+        sites.hub.close()
 
 
 @contextlib.asynccontextmanager
@@ -141,8 +143,10 @@ async def _disguised(nats: Nats) -> AsyncIterator[Connection]:
     """Somebody whom that site's server lets do anything, and who gets the answers to h2."""
     connection = Connection(nats.config(OPERATOR), "evil", LAYOUT.inbox("h2"))
     connection.start()
-    yield connection
-    await connection.stop()
+    try:
+        yield connection
+    finally:
+        await connection.stop()
 
 
 async def test_a_site_s_server_speaks_for_its_own_hosts_only(sites: Sites) -> None:

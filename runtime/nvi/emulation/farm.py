@@ -43,6 +43,7 @@ _T = TypeVar("_T")
 _SWITCH_PATIENCE = 120.0
 _AGENT_PATIENCE = 120.0
 _STATUS_PATIENCE = 3.0
+_TELL_PATIENCE = 5.0
 _HOPELESS = 3
 """A program that has died so often while the farm is being brought up will not come up."""
 _POLL = 0.05
@@ -357,13 +358,13 @@ class Farm:
             existing = (placed.endpoint for placed in self._placed.values())
             endpoint = place(name, request, self.topology.tenants, self.topology.hosts, existing)
             port = self._free_port(endpoint.host)
+            await self._permit(endpoint)
             self._nodes.create(endpoint_node(endpoint, self.topology))
             try:
                 self._remember(self._nodes.pid(name))
-                self._permit(endpoint)
                 await self._nodes.lend(endpoint.host, spare_interface(port), name, show_mac(endpoint.mac))
                 await self._nodes.configure([name])
-                await self._clients[endpoint.host].add(endpoint, port)
+                await self._tell(endpoint, port)
             except BaseException:
                 await self._nodes.take_back(endpoint.host, spare_interface(port), name)
                 self._nodes.remove(name)
@@ -424,12 +425,12 @@ class Farm:
             raise Conflict(f"endpoint {name!r} is on host {host!r} already")
         port = self._free_port(host)
         moved = Placed(msgspec.structs.replace(placed.endpoint, host=host), port)
+        await self._permit(moved.endpoint)
         await self._replug(placed, moved)
         try:
             # The new agent says where the endpoint is now, so that its connections go on there, and the old one
             # afterwards finds that it is not its any more.
-            self._permit(moved.endpoint)
-            await self._clients[host].add(moved.endpoint, port)
+            await self._tell(moved.endpoint, port)
         except BaseException:
             await self._replug(moved, placed)
             raise
@@ -444,10 +445,23 @@ class Farm:
             self._started[before].set()
         return self._endpoint_view(name)
 
-    def _permit(self, endpoint: Endpoint) -> None:
-        """Its host may have endpoints of its tenant from now on."""
+    async def _permit(self, endpoint: Endpoint) -> None:
+        """Its host may have endpoints of its tenant from now on. Raises MessagingError."""
         if self._messaging is not None:
-            self._messaging.permit(endpoint.host, endpoint.tenant)
+            await self._messaging.permit(endpoint.host, endpoint.tenant)
+
+    async def _tell(self, endpoint: Endpoint, port: int) -> None:
+        """Tell its host's agent of an endpoint; again if NATS, or the agent, has just been away. Raises AgentError."""
+        deadline = asyncio.get_running_loop().time() + _TELL_PATIENCE
+        while True:
+            try:
+                return await self._clients[endpoint.host].add(endpoint, port)
+            except AgentRefused:
+                raise
+            except AgentError:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise
+            await asyncio.sleep(_POLL)
 
     async def _replug(self, one: Placed, other: Placed) -> None:
         """Plug an endpoint's cable into another switch. Its addresses go and come back; its sockets do not notice."""
@@ -507,12 +521,13 @@ class Farm:
         async with self._changing:
             endpoints = [placed.endpoint for placed in self._placed.values()]
             tenant = changed(self._tenants, endpoints, change)
-            self._tenants[tenant.name] = tenant
             if self._messaging is not None:
                 await self._messaging.publish_tenant(tenant)
+                self._tenants[tenant.name] = tenant
             else:
                 # The agents share one directory, so one of them publishes for all.
                 await next(iter(self._clients.values())).publish_tenant(tenant)
+                self._tenants[tenant.name] = tenant
                 self._write_agents_config()
             return self.policies()
 

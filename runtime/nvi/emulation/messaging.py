@@ -106,13 +106,42 @@ class Messaging:
         except DirectoryError as error:
             raise MessagingError(f"the policy of tenant {tenant.name} is not published: {error}") from None
 
-    def permit(self, host: str, tenant: str) -> None:
-        """From now on the host may have endpoints of this tenant."""
-        if tenant not in self._tenants[host]:
-            self._tenants[host].add(tenant)
+    async def permit(self, host: str, tenant: str) -> None:
+        """The host may have endpoints of this tenant, once this returns. Raises MessagingError: then it may not."""
+        if tenant in self._tenants[host]:
+            return
+        self._tenants[host].add(tenant)
+        self._write()
+        try:
+            # A server that is not running reads it when it starts.
+            running = [each for each in zip(self.servers, self._ports, strict=True) if each[0].pid is not None]
+            await asyncio.gather(*(self._reload(*each, host, tenant) for each in running))
+        except MessagingError:
+            self._tenants[host].discard(tenant)
             self._write()
-            for server in self.servers:
-                server.reload()
+            raise
+
+    async def _reload(self, server: Service, ports: _Ports, host: str, tenant: str) -> None:
+        """Have a server read its configuration, and wait until it does what that says: it does not tell by itself."""
+        bucket, old = self._layout.tenant(tenant), server.pid
+        config = NatsConfig((_url(ports),), nkey=str(self._key(host)))
+        connection = Connection(config, "operator, as a host", self._layout.inbox(host))
+        connection.start()
+        deadline = asyncio.get_running_loop().time() + _PATIENCE
+        try:
+            # Connected before: so what holds for this connection holds for those of agents, which were there as well.
+            await connection.ready()
+            server.reload()
+            while not await connection.may_read(bucket.stream):
+                if asyncio.get_running_loop().time() > deadline:
+                    raise Away("it does not read its configuration again")
+                await asyncio.sleep(_POLL)
+        except Away as away:
+            if server.pid != old:
+                return  # whoever starts anew reads it
+            raise MessagingError(f"{server.name} does not let host {host} have endpoints of {tenant}: {away}") from None
+        finally:
+            await connection.stop()
 
     @property
     def farm(self) -> str:
@@ -121,8 +150,7 @@ class Messaging:
 
     def config(self, user: str) -> NatsConfig:
         """How a host's agent, or the operator, reaches the servers."""
-        servers = tuple(f"nats://127.0.0.1:{ports.clients}" for ports in self._ports)
-        return NatsConfig(servers, nkey=str(self._key(user)))
+        return NatsConfig(tuple(map(_url, self._ports)), nkey=str(self._key(user)))
 
     def _key(self, user: str) -> Path:
         return self._path / f"{user}.nk"
@@ -145,6 +173,10 @@ class Messaging:
             with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(nats_server.configuration(server, self._layout, self._keys[OPERATOR], hosts))
             new.replace(path)
+
+
+def _url(ports: _Ports) -> str:
+    return f"nats://127.0.0.1:{ports.clients}"
 
 
 def _free_ports(count: int) -> list[int]:

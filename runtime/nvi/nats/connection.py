@@ -92,6 +92,10 @@ class NobodyThere(Away):
     """NATS is there, but nobody listens to that subject."""
 
 
+class Denied(Away):
+    """NATS does not permit us to ask that."""
+
+
 class NoBucket(Away):
     """NATS is there, but has no such bucket: it is not this farm's, or the farm has not been prepared."""
 
@@ -147,10 +151,12 @@ class Subscription:
 class _Question:
     """Something that is being asked."""
 
-    __slots__ = ("denied", "limit")
+    __slots__ = ("denied", "limit", "tries")
 
-    def __init__(self, limit: asyncio.Timeout) -> None:
+    def __init__(self, limit: asyncio.Timeout, *, tries: bool) -> None:
+        """`tries`: whether it is asked to see if it may be."""
         self.limit = limit
+        self.tries = tries
         self.denied = False
 
     def deny(self) -> None:
@@ -247,6 +253,16 @@ class Connection:
             assert message.subject is not None and message.seq is not None
             return Stored(message.subject, message.seq, _value(message.headers, message.data or b""))
 
+    async def may_read(self, stream: str) -> bool:
+        """Whether the server lets us read a stream, at this moment. Raises Away if it cannot be asked."""
+        subject = read_subject(stream, leader=True)
+        try:
+            async with self._asking(subject, tries=True) as client:
+                await client.request(subject, b"{}", timeout=PATIENCE)
+        except Denied:
+            return False
+        return True
+
     async def write(self, subject: str, data: bytes | None, expected: int | None = None) -> int:
         """Store a value, or None in its place. Returns its sequence. Raises Away, NoBucket.
 
@@ -272,12 +288,12 @@ class Connection:
         return self._client.jetstream(domain=DOMAIN, timeout=PATIENCE)
 
     @contextlib.asynccontextmanager
-    async def _asking(self, subject: str, patience: float = PATIENCE) -> AsyncIterator[Client]:
+    async def _asking(self, subject: str, patience: float = PATIENCE, *, tries: bool = False) -> AsyncIterator[Client]:
         """The client that asks at `subject`, as soon as there is one. Whatever goes wrong with it becomes Away."""
         await self.ready(patience)
         client = self._client
         assert client is not None
-        question = _Question(asyncio.timeout(patience))
+        question = _Question(asyncio.timeout(patience), tries=tries)
         asked = within_domain(subject).lower()
         self._questions.setdefault(asked, []).append(question)
         try:
@@ -288,10 +304,9 @@ class Connection:
         except (nats.js.errors.NoStreamResponseError, nats.js.errors.NotFoundError):
             raise NoBucket(f"no bucket for {subject} ({self._state})") from None
         except (nats.errors.TimeoutError, TimeoutError):
-            reason = f"no answer at {subject} within {patience:g} s"
             if question.denied:
-                reason = f"NATS does not permit us to publish at {subject}"
-            raise Away(f"{reason} ({self._state})") from None
+                raise Denied(f"NATS does not permit us to publish at {subject} ({self._state})") from None
+            raise Away(f"no answer at {subject} within {patience:g} s ({self._state})") from None
         except nats.js.errors.APIError as error:
             raise Away(f"NATS refuses {subject}: {error.description} ({self._state})") from None
         except (nats.errors.Error, OSError) as error:
@@ -411,9 +426,11 @@ class Connection:
         """What nats-py tells us of besides."""
         denied = _DENIED.search(str(error))
         if denied is not None:
-            for question in self._questions.get(denied["subject"], ()):
+            questions = self._questions.get(denied["subject"], ())
+            for question in questions:
                 question.deny()
-            if denied[0] not in self._denied:
+            tried = any(question.tries for question in questions)
+            if denied[0] not in self._denied and not tried:
                 self._denied.add(denied[0])
                 _log.error(f"NATS: {denied[0]}", remedy="give this user that permission, see docs/nats.md")
         elif isinstance(error, nats.errors.SlowConsumerError):
