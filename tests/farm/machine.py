@@ -70,8 +70,8 @@ class Machine:
         return view
 
     def ping(self, source: str, address: str) -> bool:
-        """Whether one echo is answered within two seconds."""
-        return self.nvi("exec", source, "--", "ping", "-c", "1", "-W", "2", address).returncode == 0
+        """Whether an echo is answered, of one each second for ten: the machine may be busy."""
+        return self.nvi("exec", source, "--", "ping", "-c", "1", "-w", "10", address).returncode == 0
 
 
 def wait_for(condition: Callable[[], Any], what: str, patience: float = 20.0) -> None:
