@@ -56,7 +56,7 @@ def like_an_agent() -> None:
     gc.set_threshold(*GC_THRESHOLDS)
 
 
-class _Cable:
+class Cable:
     """An underlay that needs no resolution: whatever is sent arrives at the other switch."""
 
     on_change: Callable[[Address], None]
@@ -133,22 +133,29 @@ class Farm:
         for number, (switch, endpoints) in enumerate(self._sites, start=1):
             await self._start_host(host(number), switch, endpoints)
         for agent in self.agents:
-            while (await agent.status())["state"] != "primary":  # noqa: ASYNC110  an agent has no event for that
-                await asyncio.sleep(0.01)
+            await _primary(agent)
+
+    async def restart(self, index: int) -> None:
+        """End the agent of a host, and have another one take over its switch. Over memory only.
+
+        It is told its endpoints before it has the switch, as an agent that remembers them is.
+        """
+        old, here = self.agents[index], host(index + 1)
+        await old.stop()
+        await self.sessions[index].close()
+        agent, session = self._agent(here, self._sites[index][0], *self._memory, election_id=2)
+        self.agents[index], self.sessions[index] = agent, session
+        await agent.start()
+        self._stack.push_async_callback(agent.stop)
+        for end, port in old.endpoints():
+            await agent.add_endpoint(end, port)
+        self._stack.push_async_callback(session.close)
+        await session.start()
+        await _primary(agent)
 
     async def _start_host(self, here: Host, switch: Switch, endpoints: int) -> None:
         directory, offers = self._memory if self._messaging is None else self._over_nats(self._messaging, here)
-        session = Session(switch.address, switch.device_id, election_id=1)
-        agent = Agent(
-            AgentConfig(here, p4runtime=switch.address, device_id=switch.device_id, api="", state=""),
-            session,
-            directory,
-            offers,
-            _Cable(here.addresses[0]),
-            StateFile(None),
-            idle_timeout=self._idle_timeout,
-            punt_rate=self._punt_rate,
-        )
+        agent, session = self._agent(here, switch, directory, offers, election_id=1)
         await agent.start()
         self._stack.push_async_callback(agent.stop)
         await session.start()
@@ -159,6 +166,22 @@ class Farm:
             await agent.add_endpoint(new, port)
         self.agents.append(agent)
         self.sessions.append(session)
+
+    def _agent(
+        self, here: Host, switch: Switch, directory: Directory, offers: Offers, election_id: int
+    ) -> tuple[Agent, Session]:
+        session = Session(switch.address, switch.device_id, election_id)
+        agent = Agent(
+            AgentConfig(here, p4runtime=switch.address, device_id=switch.device_id, api="", state=""),
+            session,
+            directory,
+            offers,
+            Cable(here.addresses[0]),
+            StateFile(None),
+            idle_timeout=self._idle_timeout,
+            punt_rate=self._punt_rate,
+        )
+        return agent, session
 
     def _over_nats(self, messaging: Messaging, here: Host) -> tuple[Directory, Offers]:
         layout = Layout(messaging.farm)
@@ -181,6 +204,11 @@ class Farm:
             new = (endpoint(len(ends) + 1, here) for _ in range(endpoints))
             ends |= {each.name: each for each in new}
         return Topology("bench", {"here": Site("here")}, hosts, {TENANT.name: TENANT}, ends)
+
+
+async def _primary(agent: Agent) -> None:
+    while (await agent.status())["state"] != "primary":  # noqa: ASYNC110  an agent has no event for that
+        await asyncio.sleep(0.01)
 
 
 def _heard(text: str) -> None:
