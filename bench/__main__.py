@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 
 from nvi.bench.lab import LabError
 
-from . import connections, first_packet, openflow, packet_rate, ramp, scale, throughput
+from . import adoption, connections, first_packet, openflow, packet_rate, ramp, scale, throughput
 from .report import HEADING, Result
 
 BENCHMARKS: dict[str, Callable[[], Sequence[Result]]] = {
     module.__name__.rpartition(".")[2]: module.benchmark
-    for module in (throughput, packet_rate, first_packet, connections, openflow, ramp, scale)
+    for module in (throughput, packet_rate, first_packet, connections, openflow, ramp, scale, adoption)
 }
 
 

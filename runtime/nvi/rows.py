@@ -7,7 +7,7 @@ A value is `bytes` where it is an address or a MAC, else a number. How they trav
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .deltas import checksum_deltas
 from .model import Address, Flow, Protocol
@@ -149,6 +149,8 @@ def connection(
     held = connection_key_of(key)
     if action == "drop":
         return ConnectionEntry(held, Drop(DropReason(_int(parameters[0]))), timeout, tag)
+    if action == "rewrite":  # as nearly all are
+        return ConnectionEntry(held, _plain_rewrite(held.flow.protocol, parameters), timeout, tag)
     value = dict(zip(PARAMETERS[action], parameters, strict=True))
     source, destination = _bytes(value["source"]), _bytes(value["destination"])
     protocol = held.flow.protocol
@@ -172,11 +174,17 @@ def connection(
     return ConnectionEntry(held, rewrite, timeout, tag)
 
 
-def connection_key_of(key: Sequence[Value]) -> ConnectionKey:
+def _plain_rewrite(protocol: int, parameters: Sequence[Any]) -> Rewrite:
+    """The action `rewrite` with its parameters, by their places."""
+    source_mac, destination_mac, source, destination, l4_source, l4_destination, ttl, _, _, port, router = parameters
+    flow = Flow(source, destination, protocol, l4_source, l4_destination)
+    return Rewrite(source_mac, destination_mac, flow, ttl, port, None if router == source else router)
+
+
+def connection_key_of(key: Sequence[Any]) -> ConnectionKey:
     """The opposite of `connection_key`."""
     scope, mac, source, destination, protocol, l4_source, l4_destination = key
-    flow = Flow(_bytes(source), _bytes(destination), _int(protocol), _int(l4_source), _int(l4_destination))
-    return ConnectionKey(_int(scope), _bytes(mac), flow)
+    return ConnectionKey(scope, mac, Flow(source, destination, protocol, l4_source, l4_destination))
 
 
 def guard(key: Sequence[Value], parameters: Sequence[Value]) -> GuardEntry:

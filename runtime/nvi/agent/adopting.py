@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from ..directory import DirectoryError
 from ..formulation import mark, pair_up, untag
 from ..keys import Pair, Path
-from ..model import ConnectionId, End, FirstPacket, Flow
+from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, Host
 from ..offers import VERSION, Ask, NoAnswer, Offer, Reason, Refuse
 from ..route import own_end
 from ..switch import PORT_EXTERNAL, PORT_FIRST_ENDPOINT, ConnectionEntry, Operation, Rewrite, SwitchError, Update
@@ -27,6 +27,9 @@ from .relaying import Relay
 
 ASK_AGAIN = 1.0
 """Seconds between questions about what a gateway's entries are of, while nobody can answer them."""
+
+AT_A_TIME = 256
+"""Connections that are adopted without a pause."""
 
 QUESTIONS = 64
 """Of such questions at a time."""
@@ -72,18 +75,22 @@ class Adopter:
                 elif held.action != entry.action:
                     missing.append((Operation.MODIFY, entry))
         pairs, orphans = pair_up(there.values())
+        known = _Known(local)
         before = len(local.connections)
         now = asyncio.get_running_loop().time()
         for out, back in pairs:
             passes = out.key.scope < PORT_FIRST_ENDPOINT
-            adopted = await (self._recognise_passing(out, back) if passes else self._recognise(out, back))
-            if adopted is None and passes and await self._keep(out, back):
+            recognise = self._recognise_passing if passes else self._recognise
+            adopted = await recognise(out, back, known)
+            if adopted is None and passes and await self._keep(out, back, known):
                 continue
             if adopted is None:
                 orphans.extend((out, back))
             else:
                 adopted.due = now + local.idle_timeout
                 local.connections.add(adopted)
+                if len(local.connections) % AT_A_TIME == 0:
+                    await asyncio.sleep(0)  # the stream of punts must be drained meanwhile, others be answered
         updates = [Update(*each) for each in (*missing, *((Operation.DELETE, entry) for entry in orphans))]
         if updates:
             await local.switch.write(updates)
@@ -91,7 +98,7 @@ class Adopter:
             await local.take_away([entry.key for _, entry in missing if local.connections.at(entry.key) is None])
         return Taken(len(local.connections) - before, len(missing), len(orphans))
 
-    async def _recognise(self, out: ConnectionEntry, back: ConnectionEntry) -> Connection | None:
+    async def _recognise(self, out: ConnectionEntry, back: ConnectionEntry, known: _Known) -> Connection | None:
         """The connection of an endpoint here that two joined entries are of, if it is one that it may have."""
         local, flow = self._local, out.key.flow
         near = local.by_port.get(out.key.scope)
@@ -110,18 +117,17 @@ class Adopter:
             if there is None or there.endpoint.tenant != tenant or flow.destination not in there.endpoint.addresses:
                 return None
             return Connection(identity, initiator, first, (near, there), (out, back))
-        known = await local.directory.tenant(tenant)
-        leaves = known is not None and not known.holds(flow.destination)
+        leaves = await known.leaves(tenant, flow.destination)
         if out.action.egress_port == PORT_EXTERNAL and leaves:
             found = self._outlets.recognise(_pair(PORT_EXTERNAL, out.action.flow), tenant)
             if found is None:
                 return None
             outlet, identity, _ = found
             return Connection(identity, initiator, first, (near, outlet), (out, back), exit=local.host.name)
-        link = await self._recognise_link(out.action)
+        link = await self._recognise_link(out.action, known)
         if link is None:
             return None
-        far = await local.party(tenant, flow.destination, link.peer if leaves else "")
+        far = await known.party(tenant, flow.destination, link.peer if leaves else "")
         far_host = far.host if far is not None and mark(far.host) == told.far_host else ""
         if (leaves and not far_host) or not local.keys.take(link.pair):
             return None  # the way to the gateway has more segments than tell its name: its next packet mends it
@@ -129,7 +135,9 @@ class Adopter:
         exit = far_host if leaves else ""
         return Connection(identity, initiator, first, (near, link), (out, back), far_host, exit)
 
-    async def _recognise_passing(self, one: ConnectionEntry, other: ConnectionEntry) -> Connection | None:
+    async def _recognise_passing(
+        self, one: ConnectionEntry, other: ConnectionEntry, known: _Known
+    ) -> Connection | None:
         """The connection of an endpoint elsewhere that leaves for the outside here, by two joined entries."""
         local = self._local
         out, back = (one, other) if other.key.scope == PORT_EXTERNAL else (other, one)
@@ -140,8 +148,8 @@ class Adopter:
             return None
         outlet, identity, outside = found
         inside = identity.other(outside)
-        endpoint = await local.directory.endpoint(identity.tenant, inside.address)
-        link = await self._recognise_link(back.action)
+        endpoint = await known.party(identity.tenant, inside.address, "")
+        link = await self._recognise_link(back.action, known)
         told = untag(back.tag, identity.tenant)
         if endpoint is None or link is None or told is None or not local.keys.take(link.pair):
             self._outlets.give_back(outlet, answered=True)
@@ -151,16 +159,15 @@ class Adopter:
         sides = (outlet, link)
         return Connection(identity, initiator, first, sides, (back, out), endpoint.host, local.host.name)
 
-    async def _recognise_link(self, out: Rewrite) -> Link | None:
+    async def _recognise_link(self, out: Rewrite, known: _Known) -> Link | None:
         """The segment along which an entry sends, if both its ends are what the directory says of them."""
         local, wire, flow = self._local, out.egress_port, out.flow
         me = local.host
+        peer = await known.peer(wire, flow.destination)
         if wire == PORT_EXTERNAL:
-            peer = await local.directory.gateway_at(flow.destination)
             ours = me.external is not None and me.external.address == flow.source
         else:
-            peer = await local.directory.host_at(me.site, flow.destination)
-            ours = flow.source in (*me.addresses, *me.pool)
+            ours = flow.source in me.addresses or flow.source in me.pool
         if peer is None or not ours:
             return None
         mine = own_end(me, wire, flow.source, flow.l4_source)
@@ -170,11 +177,11 @@ class Adopter:
 
     # ---- a gateway's entries --------------------------------------------------------------------------------------
 
-    async def _keep(self, one: ConnectionEntry, other: ConnectionEntry) -> bool:
+    async def _keep(self, one: ConnectionEntry, other: ConnectionEntry, known: _Known) -> bool:
         """Keep two entries that join two segments while it is found out what they are of. False if they cannot be."""
         local = self._local
         assert isinstance(one.action, Rewrite) and isinstance(other.action, Rewrite), "what is joined is rewritten"
-        links = await self._recognise_link(other.action), await self._recognise_link(one.action)
+        links = await self._recognise_link(other.action, known), await self._recognise_link(one.action, known)
         if links[0] is None or links[1] is None or links[0].pair in local.keys or links[1].pair in local.keys:
             return False
         unknown = Unknown((one, other), (links[0], links[1]))
@@ -243,6 +250,41 @@ class Adopter:
         if reply.initiator != place.far_end:
             links, entries = links[::-1], entries[::-1]
         return Connection(reply.connection, reply.initiator, reply.first, links, entries, exit=reply.exit)
+
+
+class _Known:
+    """What the directory says while one switch is taken over. Many entries ask for the same."""
+
+    def __init__(self, local: Local) -> None:
+        self._local = local
+        self._peers: dict[tuple[int, Address], Host | None] = {}
+        self._leaves: dict[tuple[str, Address], bool] = {}
+        self._parties: dict[tuple[str, Address, str], Endpoint | None] = {}
+
+    async def peer(self, wire: int, address: Address) -> Host | None:
+        """The host at the other end of a segment."""
+        if (wire, address) not in self._peers:
+            directory = self._local.directory
+            self._peers[wire, address] = await (
+                directory.gateway_at(address)
+                if wire == PORT_EXTERNAL
+                else directory.host_at(self._local.host.site, address)
+            )
+        return self._peers[wire, address]
+
+    async def leaves(self, tenant: str, address: Address) -> bool:
+        """Whether an address is one of the outside, seen from a tenant."""
+        if (tenant, address) not in self._leaves:
+            known = await self._local.directory.tenant(tenant)
+            self._leaves[tenant, address] = known is not None and not known.holds(address)
+        return self._leaves[tenant, address]
+
+    async def party(self, tenant: str, address: Address, exit: str) -> Endpoint | None:
+        """See Local.party."""
+        who = tenant, address, exit
+        if who not in self._parties:
+            self._parties[who] = await self._local.party(*who)
+        return self._parties[who]
 
 
 def _pair(wire: int, outgoing: Flow) -> Pair:

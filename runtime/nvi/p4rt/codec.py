@@ -68,6 +68,8 @@ class Codec:
         self._actions = {group.id: action for action, group in actions.items()}
         self._keys = {table: _in_order(group, *rows.KEYS[table]) for table, group in tables.items()}
         self._parameters = {action: _in_order(group, *rows.PARAMETERS[action]) for action, group in actions.items()}
+        self._key_sizes = {group.id: _sizes(self._keys[table]) for table, group in tables.items()}
+        self._parameter_sizes = {action: _sizes(fields) for action, fields in self._parameters.items()}
         self._entries = {
             (table, action): _Entries(tables[table].id, self._keys[table], actions[action].id, self._parameters[action])
             for table, names in rows.ACTIONS.items()
@@ -190,12 +192,12 @@ class Codec:
     def _match(self, entry: p4r.TableEntry) -> list[Value]:
         """The key, in the order of `rows.KEYS`."""
         values = {match.field_id: match.exact.value for match in entry.match}
-        return [_value(values[field.id], field) for field in self._keys[self._tables[entry.table_id]]]
+        return _values(values, self._key_sizes[entry.table_id])
 
     def _values(self, entry: p4r.TableEntry, action: str) -> list[Value]:
         """The action's parameters, in the order of `rows.PARAMETERS`."""
         values = {param.param_id: param.value for param in entry.action.action.params}
-        return [_value(values[field.id], field) for field in self._parameters[action]]
+        return _values(values, self._parameter_sizes[action])
 
     # Packets.
 
@@ -327,9 +329,14 @@ def _octets(values: Iterable[Value], fields: Iterable[Field]) -> tuple[bytes, ..
     return tuple([v if type(v) is bytes else v.to_bytes(f.size) for v, f in zip(values, fields, strict=True)])  # type: ignore[union-attr]
 
 
-def _value(octets: bytes, field: Field) -> Value:
-    """The opposite of `_octets`, of one that may lack leading zeros."""
-    return octets.rjust(field.size, b"\0") if rows.is_bytes(field.bits) else int.from_bytes(octets)
+def _sizes(fields: Iterable[Field]) -> tuple[tuple[int, int], ...]:
+    """Of each field its id, and how many bytes its values have; 0 if they are numbers."""
+    return tuple((field.id, field.size if rows.is_bytes(field.bits) else 0) for field in fields)
+
+
+def _values(found: dict[int, bytes], sizes: Iterable[tuple[int, int]]) -> list[Value]:
+    """The opposite of `_octets`, of values by id that may lack leading zeros."""
+    return [found[id_].rjust(size, b"\0") if size else int.from_bytes(found[id_]) for id_, size in sizes]
 
 
 @lru_cache(4096)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import TypeVar
 
 import structlog
@@ -28,7 +28,7 @@ from ..switch import (
 from .arbitration import Arbitration
 from .codec import Codec
 from .conversation import Conversation, Counts
-from .link import ElectionIdTaken, Link, Unsuitable
+from .link import DEADLINE, TABLE_DEADLINE, ElectionIdTaken, Link, Unsuitable
 from .messages import p4r
 from .pipeline import Pipeline, nvi_pipeline
 from .writer import Writer
@@ -186,18 +186,21 @@ class Session:
         else:
             self._conversation.send(self._codec.encode_packet_out(order, port, packet))
 
-    async def _read(self, entities: bytes) -> list[p4r.Entity]:
+    def _answer(self, entities: bytes, deadline: float = DEADLINE) -> AsyncIterator[Sequence[p4r.Entity]]:
         if self._conversation is None:
             raise SwitchError(self._state.text)
-        return await self._conversation.link.read(entities)
+        return self._conversation.link.read(entities, deadline)
+
+    async def _read(self, entities: bytes) -> list[p4r.Entity]:
+        return [entity async for message in self._answer(entities) for entity in message]
 
     async def _read_table(self, entities: bytes, decode: Callable[[p4r.TableEntry], _T]) -> list[_T]:
-        answer = await self._read(entities)
         entries: list[_T] = []
         try:
-            for chunk in _chunks(answer):
-                entries.extend([decode(entity.table_entry) for entity in chunk])
-                await asyncio.sleep(0)  # a full table takes half a second, and the stream must be drained meanwhile
+            async for message in self._answer(entities, TABLE_DEADLINE):
+                for chunk in _chunks(message):
+                    entries.extend([decode(entity.table_entry) for entity in chunk])
+                    await asyncio.sleep(0)  # a full table takes a second, and the stream must be drained meanwhile
         except (ValueError, LookupError) as error:
             raise SwitchError(
                 f"the switch at {self._address} holds an entry that no agent has written ({error}): delete it"
