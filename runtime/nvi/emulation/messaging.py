@@ -11,6 +11,7 @@ import re
 import secrets
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from msgspec import Struct
@@ -130,16 +131,19 @@ class Messaging:
         deadline = asyncio.get_running_loop().time() + _PATIENCE
         try:
             # Connected before: so what holds for this connection holds for those of agents, which were there as well.
-            await connection.ready()
+            with suppress(Away):
+                await connection.ready()
             server.reload()
-            while not await connection.may_read(bucket.stream):
+            while server.pid == old:  # whoever starts anew reads it
+                why = "it does not read its configuration again"
+                try:
+                    if await connection.may_read(bucket.stream):
+                        return
+                except Away as away:  # JetStream is away for a moment while the server does
+                    why = str(away)
                 if asyncio.get_running_loop().time() > deadline:
-                    raise Away("it does not read its configuration again")
+                    raise MessagingError(f"{server.name} does not let host {host} have endpoints of {tenant}: {why}")
                 await asyncio.sleep(_POLL)
-        except Away as away:
-            if server.pid != old:
-                return  # whoever starts anew reads it
-            raise MessagingError(f"{server.name} does not let host {host} have endpoints of {tenant}: {away}") from None
         finally:
             await connection.stop()
 
