@@ -354,7 +354,7 @@ class Connection:
                 try:
                     client = await self._connect(server)
                 except (nats.errors.Error, OSError, ValueError) as error:
-                    self._say(f"NATS at {server}: {_sentence(error)}; {_remedy(error)}; trying again")
+                    self._say(f"NATS at {server}: {_sentence(error)}; {_remedy(error, server)}; trying again")
                     continue
                 try:
                     delay = RETRY_FIRST
@@ -472,11 +472,13 @@ def _sentence(error: Exception) -> str:
     return str(error).removeprefix("nats: ").strip("' ") or type(error).__name__
 
 
-def _remedy(error: Exception) -> str:
+def _remedy(error: Exception, server: str) -> str:
     text = str(error).lower()
     if "authorization" in text or "authentication" in text:
         return "check that the server's configuration has this host's user (its nkey or certificate)"
-    if isinstance(error, ssl.SSLError) or "tls" in text or "certificate" in text:
+    # A server that does not like our certificate closes the connection, and says nothing.
+    refused = server.startswith("tls:") and not isinstance(error, ConnectionRefusedError)
+    if isinstance(error, ssl.SSLError) or refused or "tls" in text or "certificate" in text:
         return "check ca, certificate and key against the server's"
     if "nkey" in text or "seed" in text:
         return "check the nkey file"
@@ -484,5 +486,7 @@ def _remedy(error: Exception) -> str:
 
 
 async def _close(client: Client) -> None:
-    with contextlib.suppress(nats.errors.Error, OSError):
-        await client.close()
+    # It waits for a TLS connection that has failed half-way, for ever.
+    with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await client.close()
