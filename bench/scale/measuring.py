@@ -61,9 +61,9 @@ class Measured:
     calls: float
     """Function calls in NVI's code for one connection opened, and one answered."""
     messages: float
-    """Received from other agents, or the centre: offers and answers, what is pushed."""
+    """From other agents, or the centre, until all of its connections are there: offers, answers, what is pushed."""
     requests: float
-    """To the directory, but for leases."""
+    """To the directory until then, but for leases."""
     entries: float
     """In `connections` and `neighbours` of its switch when all of its connections are there."""
     stored: float
@@ -136,6 +136,7 @@ async def _run(way: str, hosts: int, simulated: int) -> Measured:
     if outcome.completed != CONNECTIONS * simulated:
         raise RuntimeError(f"of {CONNECTIONS * simulated} connections {outcome.completed} completed")
     grown = _rss() - rss - walk.weight
+    messages, asked = offers.messages + centre.messages, requests.total() - requests["lease"]
     entries = [_entries(each) for each in farm.hosts.values()]
     full = walk.all(lambda number: peers(number, simulated))
 
@@ -155,8 +156,8 @@ async def _run(way: str, hosts: int, simulated: int) -> Measured:
         start_cpu_ms=1e3 * started / simulated,
         traffic_cpu_ms=1e3 * took / (CONNECTIONS - 1) * CONNECTIONS / simulated,
         calls=_calls(profile) / simulated / observed,
-        messages=(offers.messages + centre.messages) / simulated,
-        requests=(requests.total() - requests["lease"]) / simulated,
+        messages=messages / simulated,
+        requests=asked / simulated,
         entries=statistics.mean(entries),
         stored=statistics.mean(each.octets for each in full),
         stored_worst=max(each.octets for each in full),

@@ -100,7 +100,7 @@ def _draw(axes: Any, panel: _Panel, measured: Sequence[Measured]) -> None:
     )
     (before, less), (largest, most) = theirs[-2:]
     slope = (most - less) / (largest - before)
-    last = max(largest, ours[-1][0])
+    last = max(_SIZES)
     sizes = [largest * (last / largest) ** (step / 40) for step in range(41)]
     ahead = [(size, most + slope * (size - largest)) for size in sizes]
     ours, theirs, ahead = (
