@@ -197,12 +197,12 @@ class Walk:
     def _one(self, number: int, expected: set[str]) -> Holdings:
         name = host(number).name
         found = holdings(self._farm.hosts[name], self._owners, self._shared)
-        if self._check and found.names != expected | {name}:
-            raise Names(
-                f"{name} should name itself and {', '.join(sorted(expected)) or 'nobody'}; "
-                f"it names also {', '.join(sorted(found.names - expected - {name})) or 'nobody'}, "
-                f"and not {', '.join(sorted((expected | {name}) - found.names)) or 'all of them'}"
-            )
+        strangers, missing = sorted(found.names - expected - {name}), sorted((expected | {name}) - found.names)
+        if self._check and (strangers or missing):
+            text = f"{name} should name itself and {', '.join(sorted(expected)) or 'nobody'}"
+            text += f"; it names also {', '.join(strangers)}" if strangers else ""
+            text += f"; it does not name {', '.join(missing)}" if missing else ""
+            raise Names(text)
         return found
 
 
