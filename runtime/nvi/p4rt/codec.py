@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from google.protobuf.message import DecodeError
 
@@ -67,6 +67,7 @@ class Codec:
         self._tables = {group.id: table for table, group in tables.items()}
         self._actions = {group.id: action for action, group in actions.items()}
         self._keys = {table: _in_order(group, *rows.KEYS[table]) for table, group in tables.items()}
+        self._numbers = {table: _numbers(fields) for table, fields in self._keys.items()}
         self._parameters = {action: _in_order(group, *rows.PARAMETERS[action]) for action, group in actions.items()}
         self._key_sizes = {group.id: _sizes(self._keys[table]) for table, group in tables.items()}
         self._parameter_sizes = {action: _sizes(fields) for action, fields in self._parameters.items()}
@@ -137,7 +138,7 @@ class Codec:
         requests = []
         for key in keys:
             table = rows.table_of(key)
-            values = _octets(rows.connection_key(key), self._keys[table])
+            values = _octets(rows.connection_key(key), self._numbers[table])
             requests.append(self._usage_requests[table].fill(values))
         return b"".join(requests)
 
@@ -264,13 +265,13 @@ _PAYLOAD_TAG = nested(p4r.PacketOut.PAYLOAD_FIELD_NUMBER).fill(())[:-1]
 class _Entries:
     """Patterns of updates of one table with one action."""
 
-    __slots__ = ("_action", "_fields", "_key", "_key_fields", "_patterns")
+    __slots__ = ("_action", "_key", "_key_numbers", "_numbers", "_patterns")
 
     def __init__(self, table: int, key: Sequence[Field], action: int, parameters: Sequence[Field]) -> None:
         self._key = _key_pattern(table, key)
         self._action = _action_pattern(action, parameters)
-        self._key_fields = tuple(key)
-        self._fields = (*key, *parameters)
+        self._key_numbers = _numbers(key)
+        self._numbers = _numbers((*key, *parameters))
         self._patterns: tuple[dict[int, Pattern], ...] = tuple({} for _ in range(max(Operation) + 1))
         """By operation and size of the tail."""
 
@@ -282,8 +283,8 @@ class _Entries:
         Deleting looks only at the key (section 12).
         """
         if operation is Operation.DELETE:
-            return self._pattern(operation, 0).fill(_octets(key, self._key_fields))
-        return self._pattern(operation, len(tail)).fill((*_octets((*key, *parameters), self._fields), tail))
+            return self._pattern(operation, 0).fill(_octets(key, self._key_numbers))
+        return self._pattern(operation, len(tail)).fill((*_octets(key + parameters, self._numbers), tail))
 
     def _pattern(self, operation: Operation, tail: int) -> Pattern:
         pattern = self._patterns[operation].get(tail)
@@ -324,9 +325,17 @@ def _wildcard(table: int) -> bytes:
     return p4r.ReadRequest(entities=[p4r.Entity(table_entry=p4r.TableEntry(table_id=table))]).SerializeToString()
 
 
-def _octets(values: Iterable[Value], fields: Iterable[Field]) -> tuple[bytes, ...]:
+def _numbers(fields: Iterable[Field]) -> tuple[tuple[int, int], ...]:
+    """(place, bytes) of the fields whose values are numbers."""
+    return tuple([(place, field.size) for place, field in enumerate(fields) if not rows.is_bytes(field.bits)])
+
+
+def _octets(values: Sequence[Value], numbers: tuple[tuple[int, int], ...]) -> tuple[bytes, ...]:
     """Values as P4Runtime has them."""
-    return tuple([v if type(v) is bytes else v.to_bytes(f.size) for v, f in zip(values, fields, strict=True)])  # type: ignore[union-attr]
+    octets: list[Any] = list(values)
+    for place, size in numbers:
+        octets[place] = octets[place].to_bytes(size)
+    return tuple(octets)
 
 
 def _sizes(fields: Iterable[Field]) -> tuple[tuple[int, int], ...]:
