@@ -268,9 +268,7 @@ class Farm:
         external = None if host.external is None else _Outside(host, host.external.address)
         agent = Agent(
             config,
-            switch,
-            self.directory_of(host),
-            self.offers,
+            *self._reach(host, switch),
             _Underlay(self, host),
             state,
             external=external,
@@ -284,6 +282,10 @@ class Farm:
         if host.external is not None:
             self.by_public[host.external.public] = simulated
         return simulated
+
+    def _reach(self, host: Host, switch: FarmSwitch) -> tuple[Switch, Directory, Offers]:
+        """By what an agent reaches the world, in one of its lives."""
+        return switch, self.directory_of(host), self.offers
 
     async def _start(self, host: SimulatedHost) -> None:
         await host.agent.start()

@@ -7,13 +7,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
+from fuzz import wire
 from nvi.formulation import Side, Told, endpoint_side, join, link_side, mark, pair_up, tag, untag
 from nvi.keys import SEARCH_LIMIT, Exhausted, Keys, Pair, Path
 from nvi.model import ConnectionId, End, Endpoint, FirstPacket, Flow, Network, Subnet, Tenant
 from nvi.packets import MalformedPacket, echo_port, parse
 from nvi.policy import judge
 from nvi.switch import NO_MAC, PORT_UNDERLAY, ConnectionEntry, ConnectionKey, Drop, DropReason, Rewrite
-from properties import wire
 
 NETWORKS = {
     name: Network(name, (Subnet(bytes([10, 0, n, 0]), 24, bytes([10, 0, n, 254])),)) for n, name in enumerate("abc")

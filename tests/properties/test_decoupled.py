@@ -9,8 +9,8 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz.wire import ACK, ECHO_REPLY, ECHO_REQUEST, ICMP, SYN, TCP, UDP, Ports
 from nvi.agent.joining import LINGER_SECONDS
-from properties.wire import ACK, ECHO_REPLY, ECHO_REQUEST, ICMP, SYN, TCP, UDP, Ports
 from properties.world import Conversation, World
 
 PROTOCOLS = st.sampled_from((TCP, UDP, ICMP))

@@ -10,9 +10,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from fuzz import wire
+from fuzz.wire import ICMP, TCP, UDP, Ports
 from nvi.model import Endpoint, Rule, Tenant, pair_of
-from properties import wire
-from properties.wire import ICMP, TCP, UDP, Ports
 from properties.world import NETWORKS, TENANTS, Conversation, World
 
 pytestmark = pytest.mark.timeout(900)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from fuzz import wire
+from fuzz.wire import SYN, TCP, UDP, Ports
+from nvi.directory import LEASE, DirectoryError
 from nvi.keys import Pair, Path
-from nvi.model import ConnectionId, End, FirstPacket, Flow, SegmentEnd
-from nvi.offers import VERSION, Offer, Reason, Refuse, Stamp
-from nvi.switch import Drop, DropReason, NeighbourEntry, Operation, Update
-from properties import wire
-from properties.wire import SYN, TCP, UDP, Ports
+from nvi.model import ConnectionId, End, Endpoint, FirstPacket, Flow, SegmentEnd, pair_of
+from nvi.offers import VERSION, Offer, Reason, Refuse, Release, Stamp
+from nvi.switch import ConnectionEntry, Drop, DropReason, NeighbourEntry, Operation, Rewrite, Update
 from properties.world import IDLE, QUARANTINE, World
 
 
@@ -165,10 +168,11 @@ def test_a_refusal_that_comes_too_late_leaves_the_connection_alone(farm: World) 
     farm.run(agent._refusals.refuse(near, key, DropReason.UNREACHABLE, frame, "too late"))
     farm.settle()
     assert not [entry for entry in farm.entries("h0") if isinstance(entry.action, Drop)]
+    assert farm.left_over("h0").keys() & {"refusals"} == set()
 
 
-def test_a_pair_that_another_connection_uses_is_never_given_back(farm: World) -> None:
-    """The peer has forgotten a connection, and accepts another one with the same pair."""
+def test_a_connection_whose_pair_the_peer_takes_to_be_free_ends(farm: World) -> None:
+    """The peer has forgotten it, and accepts another one with the same pair: where the packets of the first arrive."""
     one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
     other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
     farm.open(one, other, TCP)
@@ -182,7 +186,8 @@ def test_a_pair_that_another_connection_uses_is_never_given_back(farm: World) ->
     here.keys._next = link.pair.local - 20001
     there.keys._next = link.pair.peer - 20001
     farm.open(one, other, TCP)
-    assert not here.keys.take(link.pair)
+    assert here.connections.get(held.id) is None
+    assert {key for key in held.keys if key in [entry.key for entry in farm.entries("h0")]} == set()
     farm.converse(farm.conversations[0], opening=False)
 
 
@@ -259,3 +264,141 @@ def test_what_is_or_may_be_cut_arrives_with_an_identification_of_its_hosts(farm:
     farm.emit(one, serial, frame[:20] + bytes([flags]) + frame[21:])
     farm.settle()
     assert farm.arrived[serial]
+
+
+# ---- found by `make fuzz` --------------------------------------------------------------------------------------------
+
+
+def test_what_is_adopted_is_judged_by_the_policy_as_it_is_now(farm: World) -> None:
+    """It has changed while the agents of both ends were dead, and each holds that the other one has seen to it."""
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    farm.open(one, other, TCP)
+    for host in ("h0", "h1"):
+        farm.kill_agent(host)
+    apart = replace(farm.tenants["acme"], pairs={pair_of(one.name, other.name): False})
+    farm.run(farm.directory.publish_tenant(apart))
+    for host in ("h0", "h1"):
+        farm.revive_agent(host)
+    farm.settle()
+    assert farm.entries("h0") == farm.entries("h1") == []
+
+
+def test_a_removal_that_the_directory_prevents_changes_nothing(farm: World) -> None:
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    talk = farm.open(one, other, TCP)
+    withdraw = farm.directory.withdraw_endpoint
+
+    async def away(_: Endpoint) -> None:
+        raise DirectoryError("away")
+
+    farm.directory.withdraw_endpoint = away  # type: ignore[method-assign]
+    agent = farm.farm.hosts["h0"].agent
+    with pytest.raises(DirectoryError):
+        farm.run(agent.remove_endpoint(one.name))
+    assert agent.endpoints() == [(one, 16)]
+    farm.converse(talk, opening=False)
+    farm.directory.withdraw_endpoint = withdraw  # type: ignore[method-assign]
+    farm.remove(one)
+    farm.settle()
+    assert farm.entries("h0") == farm.entries("h1") == []
+    assert farm.run(farm.directory.endpoint("acme", one.address)) is None
+
+
+def test_a_port_is_not_given_away_before_it_is_known_what_the_switch_has_of_it(farm: World) -> None:
+    """An agent that has just begun is told to remove an endpoint, and to add another tenant's in its place."""
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h0"))
+    farm.open(one, other, TCP)
+    farm.kill_agent("h0")
+    switch = farm.farm.hosts["h0"].switch
+    read, gate = switch.read_connections, asyncio.Event()
+
+    async def slow() -> list[ConnectionEntry]:
+        await gate.wait()
+        return await read()
+
+    switch.read_connections = slow  # type: ignore[method-assign]
+    farm.revive_agent("h0")
+    agent = farm.farm.hosts["h0"].agent
+    farm.run(agent.remove_endpoint(one.name))
+    heir = farm.endpoint("globex", "web", 1, "h0")
+    with pytest.raises(ValueError, match="port 16 of host h0 still has entries"):
+        farm.run(agent.add_endpoint(heir, 16))
+    gate.set()
+    farm.settle()
+    switch.read_connections = read  # type: ignore[method-assign]
+    assert farm.entries("h0") == []
+    farm.run(agent.add_endpoint(heir, 16))
+
+
+def test_a_restart_keeps_the_connections_with_a_host_whose_lease_has_run_out(farm: World) -> None:
+    """An agent that is dead says nothing about its switch."""
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    talk = farm.open(one, other, UDP)
+    farm.kill_agent("h1")
+    farm.settle(LEASE + 1)
+    farm.converse(talk, opening=False)
+    farm.kill_agent("h0")
+    farm.revive_agent("h0")
+    assert len(farm.entries("h0")) == 2
+    farm.calm = True
+    farm.converse(talk, opening=False)
+
+
+def test_a_release_that_comes_late_leaves_the_connection_s_next_life_alone(farm: World) -> None:
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    farm.open(one, other, TCP)
+    talk = farm.open(one, other, UDP)
+    _, held = farm.farm.hosts["h0"].agent._local.connections
+    (link,) = held.links
+    _, there = farm.farm.hosts["h1"].agent._local.connections
+    late = Release(VERSION, held.id, link.yours, link.mine, Stamp(there.stamp.epoch, there.stamp.counter - 1))
+    reply = farm.run(farm.offers.request("h0", "h1", late))
+    assert isinstance(reply, Refuse) and reply.reason is Reason.STALE
+    assert len(farm.entries("h1")) == 4
+    farm.converse(talk, opening=False)
+
+
+def test_who_has_moved_is_followed_once_the_directory_answers(farm: World) -> None:
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    talk = farm.open(one, other, UDP)
+    local = farm.farm.hosts["h0"].agent._local
+    there = local.directory
+
+    class Away:
+        def __getattr__(self, name: str) -> Any:
+            if name == "endpoint":
+                raise DirectoryError("away")
+            return getattr(there, name)
+
+    local.directory = Away()  # type: ignore[assignment]
+    farm.move(other, "h2")
+    farm.settle(2.0)
+    local.directory = there
+    farm.settle(2.0)
+    farm.converse(talk, opening=False)
+
+
+def test_who_offers_says_both_addresses_of_a_flow_without_ports(farm: World) -> None:
+    """What the peer has forgotten it would give away, while our switch still sends along it: here, other addresses."""
+    tenants = {}
+    for tenant in ("acme", "globex"):
+        ends = [farm.add(farm.endpoint(tenant, "web", n, f"h{n - 1}")) for n in (1, 2)]
+        tenants[tenant] = ends
+    farm.send(*tenants["acme"], Ports(wire.PORTLESS, 0, 0), 0)
+    farm.settle()
+    farm.kill_agent("h1")
+    farm.farm.hosts["h1"].switch.restart()
+    farm.revive_agent("h1")
+    serial = farm.send(*tenants["globex"], Ports(wire.PORTLESS, 0, 0), 0)
+    farm.settle()
+    assert farm.arrived[serial]
+    used = [each.action.flow for each in farm.entries("h0") if isinstance(each.action, Rewrite)]
+    towards = [flow for flow in used if flow.source[0] == 172]
+    assert len(set(towards)) == len(towards) == 2
+    assert not farm.broken

@@ -16,9 +16,14 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from fuzz import wire
+from fuzz.audit import left_over
+from fuzz.model import TENANTS, allows, make_host, make_networks
+from fuzz.wire import Ports
+from fuzz.witness import check_arrived, check_carried
 from nvi.directory.memory import MemoryDirectory
 from nvi.embedded.memory import MemorySwitch
-from nvi.model import Address, Endpoint, External, Host, Network, Subnet, Tenant, derive_mac, pair_of
+from nvi.model import Address, Endpoint, Tenant, derive_mac
 from nvi.offers import NoAnswer, Reply, Request
 from nvi.offers.memory import MemoryOffers
 from nvi.simulation import ROUTER_MAC, Farm, VirtualClockLoop, external_mac, host_mac
@@ -33,15 +38,12 @@ from nvi.switch import (
     Update,
     WriteFailed,
 )
-from properties import wire
-from properties.wire import Ports
 
 IDLE = 30.0
 QUARANTINE = 60.0
 SLACK = 5.0
 """Seconds that ageing, and the messages it takes, may add."""
 
-TENANTS = ("acme", "globex")
 NETWORKS = ("web", "db", "lab")
 SETTLED = 0.5
 """Virtual seconds in which everything that happens at once has happened."""
@@ -133,7 +135,7 @@ class World:
         self.rng = random.Random(self.seed)
         self.offers = Messages(self.latency, self.rng)
         self.directory = Places(self.latency, self.rng)
-        self.tenants = {name: Tenant(name, _networks(), self.groups.get(name, {})) for name in TENANTS}
+        self.tenants = {name: Tenant(name, make_networks(NETWORKS), self.groups.get(name, {})) for name in TENANTS}
         self._policies = [(0.0, dict(self.tenants))]
         """With the time since when each has held, the present one last."""
         self.here: dict[str, Endpoint] = {}
@@ -159,9 +161,9 @@ class World:
 
     async def _start(self) -> Farm:
         farm = Farm(idle_timeout=IDLE, capture=self._see, directory=self.directory, offers=self.offers)
-        hosts = [_host(n, self.sites) for n in range(self.hosts)]
+        hosts = [make_host(n, self.sites) for n in range(self.hosts)]
         self.host = {host.name: host for host in hosts}
-        self.name_at = {(host.site, host.addresses[0]): host.name for host in hosts}
+        self.name_at = {(host.site, each): host.name for host in hosts for each in (*host.addresses, *host.pool)}
         self.gateway = {host.site: host for host in hosts if host.external is not None}
         self.name_outside = {each.external.public: each.name for each in self.gateway.values() if each.external}
         await farm.start(self.tenants.values(), hosts)
@@ -240,7 +242,7 @@ class World:
     def allowed(self, one: Endpoint, other: Endpoint) -> bool:
         """Whether the policy allows connections of two endpoints, whoever opens them."""
         tenant = self.tenants[one.tenant]
-        return _allows(tenant, one, other) and _allows(tenant, other, one)
+        return allows(tenant, one, other) and allows(tenant, other, one)
 
     def _lately_allowed(self, one: Endpoint, other: Endpoint) -> bool:
         """Whether a packet could pass either way, by the policy as the hosts of both can have known it last."""
@@ -250,7 +252,7 @@ class World:
             since = min(since, self._watched_since.get(one.host, since))
         starts = [start for start, _ in self._policies[1:]] + [float("inf")]
         lately = [tenants for (_, tenants), until in zip(self._policies, starts, strict=True) if until > since]
-        return any(_allows(tenants[one.tenant], *ends) for tenants in lately for ends in ((one, other), (other, one)))
+        return any(allows(tenants[one.tenant], *ends) for tenants in lately for ends in ((one, other), (other, one)))
 
     def change_policy(self, tenant: Tenant) -> None:
         """It holds at once, for what is live, too."""
@@ -386,19 +388,17 @@ class World:
         peer = self._peer(host, wire_port, packet[30:34])
         assert peer is not None and peer != host, "its destination is no other host's address"
         if wire_port == PORT_UNDERLAY:
-            ours, macs = here.addresses[0], host_mac(peer) + host_mac(host)
+            ours, macs = (*here.addresses, *here.pool), host_mac(peer) + host_mac(host)
         else:
             assert here.external is not None, "a host without an external side"
-            ours, macs = here.external.address, ROUTER_MAC + external_mac(host)
-        assert packet[26:30] == ours, "its source is not this host's address"
+            ours, macs = (here.external.address,), ROUTER_MAC + external_mac(host)
+        assert packet[26:30] in ours, "its source is not this host's address"
         assert packet[:12] == macs, "the MACs are not the segment's"
         if not wire.is_later_fragment(packet):
             keys = wire.keys_of(packet)
             assert all(20000 <= key <= 32767 for key in keys), f"its ports {keys} are no keys"
         assert packet[22] == 64, "the TTL is not the segment's"
-        assert len(packet) == len(sent.frame)
-        assert wire.invariant_part(packet) == wire.invariant_part(sent.frame), "it is not what was sent"
-        assert wire.checksum_errors(packet) == wire.checksum_errors(sent.frame), "checksums"
+        check_carried(packet, sent.frame)
         self._talk(host, peer)
 
     def _check_reset(self, receiver: Endpoint, packet: bytes) -> None:
@@ -434,13 +434,8 @@ class World:
         assert self._lately_allowed(sent.sender, receiver), f"{sent.sender.name} to {receiver.name} is not allowed"
         assert receiver.address == sent.frame[30:34], "it was sent to another address"
         routed = receiver.network != sent.sender.network
-        shown = self.tenants[receiver.tenant].gateway_mac(receiver.network) if routed else sent.frame[6:12]
-        assert packet[:14] == receiver.mac + shown + sent.frame[12:14], "MACs"
-        was = sent.frame
-        assert (wire.head(packet), packet[26:34]) == (wire.head(was), was[26:34]), "IP header"
-        assert packet[22] == was[22] - routed, "TTL"
-        assert wire.checksum_errors(packet) == wire.checksum_errors(sent.frame), "checksums"
-        assert packet[34:] == sent.frame[34:], "it is not what was sent"
+        router = self.tenants[receiver.tenant].gateway_mac(receiver.network) if routed else None
+        check_arrived(packet, sent.frame, receiver.mac, router)
         self.arrived[serial] += 1
         assert self.arrived[serial] == 1, "it came twice"
 
@@ -502,28 +497,7 @@ class World:
 
     def left_over(self, name: str) -> dict[str, Any]:
         """What an agent holds beyond its endpoints."""
-        agent = self.farm.hosts[name].agent
-        local, connections = agent._local, agent._local.connections
-        holds = {
-            "connections": list(connections),
-            "by key": connections._by_key,
-            "by port": connections._by_port,
-            "by peer": connections._by_peer,
-            "agenda": connections._agenda,
-            "keys": local.keys._busy,
-            "resting": local.keys._resting,
-            "waiting": agent._joiner.waiting,
-            "in flight": +agent._connector._in_flight,
-            "joining": agent._joiner.answering,
-            "refusals": agent._refusals._by_port,
-            "neighbours": agent._neighbours._held,
-            "strays": agent._strays._frames,
-            "questions": agent._strays._open,
-            "backlog": agent._backlog,
-            "tasks": [t for t in local._tasks if "_age" not in repr(t) and "_keep_lease" not in repr(t)],
-            "failures": local.events["failures"],
-        }
-        return {what: held for what, held in holds.items() if held}
+        return left_over(self.farm.hosts[name].agent)
 
     # ---- mishaps --------------------------------------------------------------------------------------------------
 
@@ -556,38 +530,3 @@ def _slow_down(switch: MemorySwitch, latency: float, rng: random.Random) -> None
             await write(updates)
 
     switch.write = slow  # type: ignore[method-assign]
-
-
-def _host(number: int, sites: int) -> Host:
-    """Every other site's gateway is behind a 1:1 NAT."""
-    site, place = number % sites, number // sites
-    external = None
-    if sites > 1 and not place:
-        public = bytes([198, 51, 100, 1 + site])
-        external = External(bytes([10, 99, 0, 1]) if site % 2 else public, public)
-    address = bytes([172, 16, place // 250, 1 + place % 250])
-    return Host(f"h{number}", f"s{site}", (address,), external=external)
-
-
-def _allows(tenant: Tenant, initiator: Endpoint, responder: Endpoint) -> bool:
-    """The policy, as the design says it: pairs, rules, the same network, a common group; never another tenant."""
-    if not initiator.tenant == responder.tenant == tenant.name:
-        return False
-    if (connected := tenant.pairs.get(pair_of(initiator.name, responder.name))) is not None:
-        return connected
-    groups = tenant.groups
-
-    def means(name: str, endpoint: Endpoint) -> bool:
-        return bool({endpoint.name, endpoint.network} & {name, *groups.get(name, ())})
-
-    for rule in tenant.rules:
-        if means(rule.initiator, initiator) and means(rule.responder, responder):
-            return rule.allow
-    return initiator.network == responder.network or any(
-        means(name, initiator) and means(name, responder) for name in groups
-    )
-
-
-def _networks() -> dict[str, Network]:
-    prefixes = {name: bytes([10, 0, third, 0]) for third, name in enumerate(NETWORKS, 1)}
-    return {name: Network(name, (Subnet(prefix, 24, prefix[:3] + b"\xfe"),)) for name, prefix in prefixes.items()}

@@ -18,7 +18,16 @@ from ..keys import Pair, Path
 from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, Host
 from ..offers import VERSION, Ask, NoAnswer, Offer, Reason, Refuse
 from ..route import own_end
-from ..switch import PORT_EXTERNAL, PORT_FIRST_ENDPOINT, ConnectionEntry, Operation, Rewrite, SwitchError, Update
+from ..switch import (
+    PORT_EXTERNAL,
+    PORT_FIRST_ENDPOINT,
+    PORT_UNDERLAY,
+    ConnectionEntry,
+    Operation,
+    Rewrite,
+    SwitchError,
+    Update,
+)
 from .connections import Connection, Link, Unknown
 from .joining import Joiner
 from .local import Local
@@ -82,6 +91,13 @@ class Adopter:
             passes = out.key.scope < PORT_FIRST_ENDPOINT
             recognise = self._recognise_passing if passes else self._recognise
             adopted = await recognise(out, back, known)
+            if adopted is not None and not all(local.is_here(each) for each in adopted.near):
+                # Its endpoint has gone while the directory was asked, and with all its connections that were known.
+                for link in adopted.links:
+                    self._joiner.give_back(link.pair, acknowledged=False)
+                if adopted.outlet is not None:
+                    self._outlets.give_back(adopted.outlet, answered=True)
+                adopted = None
             if adopted is None and passes and await self._keep(out, back, known):
                 continue
             if adopted is None:
@@ -124,7 +140,8 @@ class Adopter:
                 return None
             outlet, identity, _ = found
             return Connection(identity, initiator, first, (near, outlet), (out, back), exit=local.host.name)
-        link = await self._recognise_link(out.action, known)
+        absent = "" if leaves else await self._absent(tenant, flow.destination, told.far_host, known)
+        link = await self._recognise_link(out.action, known, absent)
         if link is None:
             return None
         far = await known.party(tenant, flow.destination, link.peer if leaves else "")
@@ -159,8 +176,21 @@ class Adopter:
         sides = (outlet, link)
         return Connection(identity, initiator, first, sides, (back, out), endpoint.host, local.host.name)
 
-    async def _recognise_link(self, out: Rewrite, known: _Known) -> Link | None:
-        """The segment along which an entry sends, if both its ends are what the directory says of them."""
+    async def _absent(self, tenant: str, address: Address, told: int, known: _Known) -> str:
+        """The host of a far endpoint, if its lease has run out: an agent that is dead says nothing about its switch.
+
+        `told`: the mark of where the endpoint was. Empty if that host is there, or the endpoint elsewhere by now.
+        """
+        far = await known.party(tenant, address, "")
+        if far is None or mark(far.host) != told or await self._local.directory.host(far.host) is not None:
+            return ""
+        return far.host
+
+    async def _recognise_link(self, out: Rewrite, known: _Known, absent: str = "") -> Link | None:
+        """The segment along which an entry sends, if both its ends are what the directory says of them.
+
+        `absent`: the host that a segment leads to across our site whose peer the directory does not know.
+        """
         local, wire, flow = self._local, out.egress_port, out.flow
         me = local.host
         peer = await known.peer(wire, flow.destination)
@@ -168,6 +198,8 @@ class Adopter:
             ours = me.external is not None and me.external.address == flow.source
         else:
             ours = flow.source in me.addresses or flow.source in me.pool
+        if peer is None and absent and wire == PORT_UNDERLAY:
+            peer = Host(absent, me.site, (flow.destination,))
         if peer is None or not ours:
             return None
         mine = own_end(me, wire, flow.source, flow.l4_source)

@@ -123,6 +123,10 @@ class Agent:
         switch.on_primary = self._on_primary
         self._unclean: set[int] = set()
         """Ports at which the switch still has something of an endpoint that is gone."""
+        self._unread: set[int] = set()
+        """Ports of endpoints that went before it was known what the switch has of them."""
+        self._has_read = False
+        """Whether it is known what the switch had when this agent began."""
         self._local.connections.on_held = self._exits.used
         self._local.connections.on_forgotten = self._forgotten
         self._outlets.on_withdrawn = self._withdrawn
@@ -181,9 +185,11 @@ class Agent:
         self._state.put(endpoint, port)
         try:
             await local.directory.publish_endpoint(endpoint)
-        except Conflict as conflict:
+        except DirectoryError as error:
             self._state.remove(endpoint.name)
-            raise ValueError(str(conflict)) from None
+            if isinstance(error, Conflict):
+                raise ValueError(str(error)) from None
+            raise
         self._attach(attachment)
         await self._learn(endpoint.tenant)
         if self._local.ready:
@@ -197,22 +203,25 @@ class Agent:
         """An endpoint is not at this host any more. Raises KeyError if it was not.
 
         If it has been added at another host before, it has moved, and its connections go on there. Else they end.
+        Raises DirectoryError if nobody can be told; then it is here still, and the call is to be repeated.
         """
         local = self._local
-        attachment = local.by_name.pop(name)
+        attachment = local.by_name[name]
         endpoint, port = attachment.endpoint, attachment.port
-        del local.by_port[port]
+        # First of all, and forgotten last: should this agent end meanwhile, its successor is told to remove it again.
+        await local.directory.withdraw_endpoint(endpoint)
+        # Not before: a directory may hold it to be here as long as this host does.
+        moved = await self._has_moved(endpoint)
+        if local.by_name.get(name) is not attachment:
+            return  # somebody else's call has done it meanwhile
+        del local.by_name[name], local.by_port[port]
         self._unclean.add(port)
         for address in endpoint.addresses:
             del local.by_address[endpoint.tenant, address]
-        self._state.remove(name)
         if all(each.endpoint.tenant != endpoint.tenant for each in local.by_port.values()):
             self._unwatch.pop(endpoint.tenant)()
             local.tenants.pop(endpoint.tenant, None)
         self._explainer.forget(port)
-        await local.directory.withdraw_endpoint(endpoint)
-        # Not before: a directory may hold it to be here as long as this host does.
-        moved = await self._has_moved(endpoint)
         connections = list(local.connections.of_port(port))
         try:
             if moved:
@@ -228,6 +237,9 @@ class Agent:
             local.log.warning("endpoint not shut out yet", endpoint=name, error=str(error))
         else:
             self._unclean.discard(port)
+            if not self._has_read:
+                self._unread.add(port)
+        self._state.remove(name)
 
     async def _has_moved(self, endpoint: Endpoint) -> bool:
         """Whether another host, which is there, has published an endpoint of ours as its own."""
@@ -318,7 +330,7 @@ class Agent:
             raise ValueError(f"endpoint {name} is on host {host} already, with other properties: remove it first")
         if port < PORT_FIRST_ENDPOINT:
             raise ValueError(f"port {port} is not an endpoint's: those begin at {PORT_FIRST_ENDPOINT}")
-        if port in self._unclean:
+        if port in self._unclean or port in self._unread:
             raise ValueError(
                 f"port {port} of host {host} still has entries of the endpoint that was there before, for the switch "
                 "is not this agent's at the moment: use another port, or try again later"
@@ -445,11 +457,15 @@ class Agent:
             return
         if not self._primary:
             return
+        self._unread.clear()
+        self._has_read = True
         self._local.ready = True
         local.log.info("switch taken over", adopted=taken.adopted, rewritten=taken.rewritten, deleted=taken.deleted)
         while self._backlog:
             self._on_punt(self._backlog.popleft())
-        # What was adopted was written when underlay and directory may have been others; now they are watched.
+        # What was adopted was written when policy, underlay and directory may have been others; now they are watched.
+        for tenant in self._unwatch:
+            local.spawn(self._enforce(tenant))
         for wire, peer in local.connections.peers():
             local.spawn(self._redirect(wire, peer))
         self._watching.look_at(local.connections)

@@ -11,6 +11,7 @@ from ..keys import Exhausted, Pair, Path
 from ..model import End, Endpoint, Flow, Host, Protocol, Tenant, is_portless, show_address
 from ..offers import (
     LONGEST_NAME,
+    NEVER,
     VERSION,
     Accept,
     Ask,
@@ -107,8 +108,8 @@ class Answerer:
         if isinstance(asked, Refuse):
             return asked
         held, origin = local.connections.get(identity), asked.place.origin.name
-        if held is not None and held.offered_by == sender and offer.stamp < held.stamp:
-            return self._refuse(Reason.STALE, f"a later offer has the stamp {held.stamp}")
+        if held is not None and held.said_by == sender and offer.stamp < held.stamp:
+            return self._refuse(Reason.STALE, f"what was said later has the stamp {held.stamp}")
         waiting = self._joiner.waiting.get(identity)
         ours_crosses = waiting is not None and waiting.offering and offer.peer_port is None
         if ours_crosses and local.host.name < origin:
@@ -196,16 +197,18 @@ class Answerer:
             pair = known.pair
         else:
             peer = offer.end.seen_address
-            ours = own_end(local.host, wire, hop.source, 0).address
+            ours, our_port = own_end(local.host, wire, hop.source, 0).address, offer.peer_port
             lent = [ours]
             if is_portless(identity.protocol):
                 lent = lent if wire == PORT_EXTERNAL else addresses_on(local.host, wire, peer)
-                if (ours := offer.peer_address or ours) not in lent:
+                if offer.peer_address is not None:
+                    ours, our_port = offer.peer_address, 0
+                if ours not in lent:
                     text = f"{show_address(ours)} is not an address of host {local.host.name}"
                     return self._refuse(Reason.FORGED, text)
             path = Path(wire, ours, peer, segment_protocol(identity.protocol, peer))
             opened_here = initiator != asked.place.far_end
-            pair = choose(local.keys, path, offer.end.port, offer.peer_port, opened_here, lent)
+            pair = choose(local.keys, path, offer.end.port, our_port, opened_here, lent)
             if not (local.keys.take(pair) if offer.peer_port is None else local.keys.resume(pair)):
                 return self._refuse(Reason.TAKEN, f"the keys {pair.local} and {pair.peer} are not free together")
         mine = own_end(local.host, wire, pair.path.local, pair.local)
@@ -229,9 +232,9 @@ class Answerer:
                 # Of a pair that is new nobody else knows. The peer may still send along one that it has remembered.
                 self._joiner.give_back(pair, acknowledged=offer.peer_port is None)
                 raise
-        connection.stamp, connection.offered_by = offer.stamp, sender
+        connection.stamp, connection.said_by = offer.stamp, sender
         local.events["offers accepted"] += 1
-        return Accept(mine, connection.initiator, connection.first)
+        return Accept(mine, connection.initiator, connection.first, local.stamp())
 
     async def _call(self, asked: _Asked, attachment: Attachment, offer: Offer, held: Connection | None) -> Call:
         """At an end: what the policy, our memory, and the room that there is, allow. Raises Denied."""
@@ -292,7 +295,11 @@ class Answerer:
             return self._refuse(Reason.FORGED, f"the segment released is not one of host {sender}")
         peer = release.mine.seen_address
         path = Path(wire, release.yours.address, peer, segment_protocol(release.connection.protocol, peer))
-        await self._joiner.released(sender, release.connection, Pair(path, release.yours.port, release.mine.port))
+        pair = Pair(path, release.yours.port, release.mine.port)
+        held = local.connections.get(release.connection) or local.connections.at(ingress_key(pair))
+        if held is not None and held.said_by == sender and NEVER < release.stamp < held.stamp:
+            return self._refuse(Reason.STALE, f"what was said later has the stamp {held.stamp}")
+        await self._joiner.released(sender, release.connection, pair)
         return Released()
 
 

@@ -218,7 +218,8 @@ class Connector:
             return
         if (agreement.initiator, agreement.first) != (call.initiator, call.first):
             call = replace(call, initiator=agreement.initiator, first=agreement.first, judged=False)
-        await self._joiner.join_across(call, agreement.link, agreement.hop)
+        connection = await self._joiner.join_across(call, agreement.link, agreement.hop)
+        connection.stamp, connection.said_by = agreement.stamp, agreement.link.peer
 
 
 async def _settled(waiting: Waiting) -> bool:

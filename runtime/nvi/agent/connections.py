@@ -12,11 +12,8 @@ from msgspec import Struct
 from ..keys import Pair
 from ..mappings import Mapping
 from ..model import Address, ConnectionId, End, Endpoint, FirstPacket, Flow, SegmentEnd
-from ..offers import Stamp
+from ..offers import NEVER, Stamp
 from ..switch import NO_MAC, ConnectionEntry, ConnectionKey
-
-NEVER = Stamp(0, 0)
-"""Earlier than every stamp."""
 
 
 class Attachment(Struct, frozen=True, gc=False):
@@ -106,9 +103,9 @@ class Connection:
     answered: bool = True
     """Whether packets have gone both ways, as far as is known."""
     stamp: Stamp = NEVER
-    """Of the offer that it came from, if it came from one."""
-    offered_by: str = ""
-    """The host that made it."""
+    """Of what a peer has said of it last, an offer or the acceptance of one, as far as that is known."""
+    said_by: str = ""
+    """The host of that peer."""
     due: float = 0.0
     """When to look next whether it is idle: seconds on the loop's clock."""
     lingering: tuple[Link, ...] = ()

@@ -325,6 +325,15 @@ class Joiner:
             for identity, link in links:
                 local.spawn(self.release(identity, link))
 
+    async def end_forgotten(self, pair: Pair) -> None:
+        """The peer takes a pair of keys to be free, so it has forgotten the connection that has it here: that ends.
+
+        Its next packet makes it anew. Raises SwitchError.
+        """
+        held = self._local.connections.at(ingress_key(pair))
+        if held is not None:
+            await self.close([held])
+
     async def abandon(self, connections: list[Connection]) -> None:
         """Leave nothing of these connections behind here. Their peers go on with somebody else, and are not told.
 
@@ -343,7 +352,7 @@ class Joiner:
     async def release(self, identity: ConnectionId, link: Link) -> None:
         """Tell the peer that we do not use a segment any more; without its word the pair of keys rests for a while."""
         local = self._local
-        release = Release(VERSION, identity, link.yours, link.mine)
+        release = Release(VERSION, identity, link.yours, link.mine, local.stamp())
         try:
             reply = await local.offers.request(local.host.name, link.peer, release)
         except NoAnswer:

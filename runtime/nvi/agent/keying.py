@@ -6,7 +6,7 @@ which a host may have a pool.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from ..keys import KEY_FIRST, KEY_LAST, Keys, Pair, Path
 from ..model import Address, Protocol, is_portless
@@ -29,12 +29,18 @@ def propose(keys: Keys, path: Path, opened_here: bool) -> int:
     return keys.pick(path, ECHO_PORT) if opened_here else ECHO_PORT
 
 
-def propose_path(keys: Keys, path: Path, ours: Iterable[Address], theirs: Iterable[Address]) -> Path:
-    """Between which addresses to offer a segment. `path`: between those that the route says. Raises Exhausted."""
+def propose_path(
+    keys: Keys, path: Path, ours: Iterable[Address], theirs: Iterable[Address], refused: Collection[Path] = ()
+) -> Path:
+    """Between which addresses to offer a segment. `path`: between those that the route says. Raises Exhausted.
+
+    `refused`: by the peer, which has other flows there.
+    """
     if not is_portless(path.protocol):
         return path
     peers = list(theirs)
-    return keys.pick_path(Path(path.wire, local, peer, path.protocol) for local in ours for peer in peers)
+    paths = (Path(path.wire, local, peer, path.protocol) for local in ours for peer in peers)
+    return keys.pick_path(each for each in paths if each not in refused)
 
 
 def choose(

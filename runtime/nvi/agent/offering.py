@@ -13,7 +13,7 @@ from msgspec import Struct
 from ..formulation import segment_protocol
 from ..keys import Pair, Path
 from ..model import Address, ConnectionId, End, FirstPacket, Host, is_portless, show_address
-from ..offers import VERSION, Accept, NoAnswer, Offer, Reason, Refuse
+from ..offers import VERSION, Accept, NoAnswer, Offer, Reason, Refuse, Stamp
 from ..packets import EXTENSION_HEADERS
 from ..route import addresses_on, choose_gateway, gateways_needed, is_end_of, meet, own_end
 from ..switch import PORT_EXTERNAL, DropReason
@@ -61,6 +61,8 @@ class Agreement(Struct, frozen=True, gc=False):
     hop: NextHop
     initiator: End
     first: FirstPacket
+    stamp: Stamp
+    """Of the acceptance."""
 
 
 class Offerer:
@@ -112,13 +114,14 @@ class Offerer:
             theirs = addresses_on(peer, wire, address)
         held = local.connections.get(identity)
         known = held.link_to(peer.name) if held is not None else None
+        refused: list[Path] = []
         for attempt in range(ATTEMPTS):
             if unless():
                 return None
             if attempt == 0 and known is not None and _leads_as(known.pair.path, direct, lent, theirs):
                 path, key, peer_port = known.pair.path, known.mine.port, known.yours.port
             else:
-                path = propose_path(local.keys, direct, lent, theirs)
+                path = propose_path(local.keys, direct, lent, theirs, refused)
                 key, peer_port = propose(local.keys, path, proposal.opened_here), None
             mine = own_end(me, wire, path.local, key)
             offer = Offer(
@@ -131,24 +134,27 @@ class Offerer:
                 peer_port,
                 proposal.exit,
                 proposal.resumes,
-                known.yours.address if known is not None and peer_port is not None else None,
+                # Without ports, who offers says both addresses: another one that is free there may not be free here.
+                own_end(peer, wire, path.peer, 0).address if is_portless(path.protocol) else None,
             )
             local.events["offers sent"] += 1
             match await local.offers.request(me.name, peer.name, offer):
-                case Accept(end, initiator, first):
+                case Accept(end, initiator, first, stamp):
                     path = Path(wire, path.local, end.seen_address, path.protocol)
                     link = Link(peer.name, mine, end, Pair(path, key, end.port), passes_on=peer.name != target.name)
                     if is_end_of(end, peer, wire) and _leads_as(path, direct, lent, theirs):
                         if path.peer != address:
                             hop = await local.next_hop(wire, path.peer)
                         if self._is_held(identity, link):
-                            return None if unless() else Agreement(link, hop, initiator, first)
+                            return None if unless() else Agreement(link, hop, initiator, first, stamp)
                         if local.keys.take(link.pair):
-                            return Agreement(link, hop, initiator, first)
-                    # We know of a use of this pair that the peer has forgotten: it must not be taken away.
+                            return Agreement(link, hop, initiator, first, stamp)
+                    # We know of a use of this pair that the peer has forgotten. What has been sent along it would
+                    # arrive at the end of another connection, perhaps another tenant's.
+                    await self._joiner.end_forgotten(link.pair)
                     await self._joiner.release(identity, link)
                 case Refuse(reason=Reason.TAKEN):
-                    pass
+                    refused.append(path)
                 case Refuse(reason=Reason.CROSSED) as refuse:
                     raise Crossed(refuse.text)
                 case Refuse(reason=Reason.BUSY | Reason.STALE) as refuse:

@@ -58,11 +58,13 @@ class Refusals:
             self._explainer.denied(sender, frame)
         else:
             self._explainer.unreachable(sender, frame, Unreachable.HOST)
-        refused = self._by_port.setdefault(sender.port, {})
+        refused = self._by_port.get(sender.port, {})
         if key in refused or len(refused) >= PER_ENDPOINT or local.connections.at(key) is not None:
             return
         lifetime = LASTING if reason in _LASTING else PASSING
-        refused[key] = asyncio.get_running_loop().call_later(lifetime, self._expire, sender.port, key)
+        self._by_port.setdefault(sender.port, refused)[key] = asyncio.get_running_loop().call_later(
+            lifetime, self._expire, sender.port, key
+        )
         try:
             await local.put([ConnectionEntry(key, Drop(reason))])
         except SwitchError as error:

@@ -31,6 +31,9 @@ PAUSES = (0.1, 0.2, 0.4, 0.8, 1.6)
 HEAD_START = 1.0
 """Seconds that the side of the lower host name has, where both sides of a gateway see that it has died."""
 
+AGAIN = 1.0
+"""Seconds after which it is tried again what the directory or the switch has prevented."""
+
 AT_A_TIME = 64
 """Connections that are plugged anew at the same time."""
 
@@ -84,7 +87,7 @@ class Watching:
                 self._local.spawn(self._look_at(connection))
 
     async def _look_at(self, connection: Connection) -> None:
-        local = self._local
+        local, again = self._local, False
         try:
             if await self._exit_is_dead(connection):
                 local.events["lost"] += 1
@@ -116,10 +119,14 @@ class Watching:
                 local.events["lost"] += 1
                 await self._joiner.close([connection])
         except (SwitchError, DirectoryError) as error:
-            # Its packets go nowhere until it is idle, or the switch is taken over.
-            local.log.warning("connection not plugged anew", connection=connection.id.short(), error=str(error))
+            local.log.warning("connection not plugged anew yet", connection=connection.id.short(), error=str(error))
+            # It would not become idle either, if it leads nowhere and its endpoint goes on.
+            await asyncio.sleep(AGAIN)
+            again = local.connections.get(connection.id) is connection
         finally:
             self._replugging.discard(connection)
+        if again:
+            self.look_at([connection])
 
     def follow(self, connections: Iterable[Connection], gone: Attachment) -> None:
         """An endpoint that was here is elsewhere now: those of its connections whose other end is here follow it.

@@ -26,6 +26,10 @@ class Stamp(Struct, frozen=True, gc=False, order=True):
     counter: int
 
 
+NEVER = Stamp(0, 0)
+"""Earlier than every stamp."""
+
+
 class Offer(Struct, frozen=True, gc=False, tag="offer"):
     """Join this connection: here is my end of the segment between us."""
 
@@ -43,7 +47,7 @@ class Offer(Struct, frozen=True, gc=False, tag="offer"):
     resumes: bool = False
     """The packet at hand could not have opened the connection, and nobody up to here remembers who did."""
     peer_address: Address | None = None
-    """With `peer_port`: the receiver's own address there, of which it has several for protocols without ports."""
+    """The receiver's own address of the segment, of which it has several for protocols without ports."""
 
 
 class Accept(Struct, frozen=True, gc=False, tag="accept"):
@@ -52,6 +56,8 @@ class Accept(Struct, frozen=True, gc=False, tag="accept"):
     end: SegmentEnd
     initiator: End
     first: FirstPacket
+    stamp: Stamp = NEVER
+    """NEVER, if it is not said."""
 
 
 class Reason(StrEnum):
@@ -59,7 +65,7 @@ class Reason(StrEnum):
 
     VERSION = "version"
     STALE = "stale"
-    """An older offer than the one that the connection came from."""
+    """An older offer or release than what its sender has said of the connection since."""
     CROSSED = "crossed"
     """An offer from the other end of the same connection goes first."""
     UNKNOWN = "unknown"
@@ -101,6 +107,8 @@ class Release(Struct, frozen=True, gc=False, tag="release"):
     connection: ConnectionId
     yours: SegmentEnd
     mine: SegmentEnd
+    stamp: Stamp = NEVER
+    """NEVER, if it is not said."""
 
 
 class Released(Struct, frozen=True, tag="released"):
@@ -116,7 +124,8 @@ class Garbled(Struct, frozen=True):
 
 Request = Offer | Ask | Release
 Reply = Accept | Refuse | Offer | Released
-"""To an Offer: Accept or Refuse. To an Ask: the Offer as if it were made now, or Refuse. To a Release: Released."""
+"""To an Offer: Accept or Refuse. To an Ask: the Offer as if it were made now, or Refuse. To a Release: Released, or
+Refuse."""
 
 Handler = Callable[[str, Request | Garbled], Awaitable[Reply]]
 """(name of the host that asks, as the transport has authenticated it; what it asks) -> what we answer."""

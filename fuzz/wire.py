@@ -6,6 +6,8 @@ import struct
 from dataclasses import dataclass
 
 TCP, UDP, ICMP = 6, 17, 1
+PORTLESS = 253
+"""An experimental protocol (RFC 3692) stands for all that have nothing but addresses."""
 FIN, SYN, RST, SYN_ACK, ACK = 0x01, 0x02, 0x04, 0x12, 0x10
 ECHO_REQUEST, ECHO_REPLY, DESTINATION_UNREACHABLE, TIME_EXCEEDED = 8, 0, 3, 11
 
@@ -15,7 +17,8 @@ MARK = b"\xabNVI"
 def ones_sum(data: bytes) -> int:
     """The one's complement sum; 0xffff stands for zero, too."""
     data += bytes(len(data) % 2)
-    return sum(struct.unpack(f"!{len(data) // 2}H", data)) % 0xFFFF
+    words: tuple[int, ...] = struct.unpack(f"!{len(data) // 2}H", data)
+    return sum(words) % 0xFFFF
 
 
 def checksum(data: bytes) -> int:
@@ -25,7 +28,7 @@ def checksum(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class Ports:
-    """What names a flow above IP: two ports, or an echo identifier twice."""
+    """What names a flow above IP: two ports, an echo identifier twice, or nothing."""
 
     protocol: int
     source: int
@@ -48,6 +51,8 @@ def serial_of(frame: bytes) -> int | None:
 
 def transport(ports: Ports, kind: int, source: bytes, destination: bytes, data: bytes, udp_checksum: bool) -> bytes:
     """`kind`: TCP flags, or ICMP type."""
+    if ports.protocol == PORTLESS:
+        return data
     if ports.protocol == ICMP:
         body = struct.pack("!BBHHH", kind, 0, 0, ports.source, 1) + data
         return body[:2] + checksum(body).to_bytes(2) + body[4:]
@@ -100,14 +105,16 @@ def invariant_part(packet: bytes) -> tuple[bytes, ...]:
             return packet[12:14], head(packet), l4[4:16], l4[18:]
         case 17:
             return packet[12:14], head(packet), l4[4:6], l4[8:]
-        case _:
+        case 1:
             return packet[12:14], head(packet), l4[0:2], l4[6:]
+        case _:
+            return packet[12:14], head(packet), l4
 
 
 def checksum_errors(packet: bytes) -> tuple[int, int | None]:
     """How far the header's and the transport's checksums are from right: 0 if valid. None: one without."""
     ip, l4 = packet[14:34], packet[34:]
-    if is_later_fragment(packet) or (ip[9] == UDP and l4[6:8] == b"\0\0"):
+    if is_later_fragment(packet) or ip[9] == PORTLESS or (ip[9] == UDP and l4[6:8] == b"\0\0"):
         return ones_sum(ip), None
     pseudo = b"" if ip[9] == ICMP else ip[12:20] + struct.pack("!HH", ip[9], len(l4))
     return ones_sum(ip), ones_sum(pseudo + l4)
@@ -126,7 +133,18 @@ def numbers_of_reset(sent: bytes) -> bytes:
     return bytes(4) + (int.from_bytes(sent[38:42]) + size).to_bytes(4)
 
 
-def keys_of(packet: bytes) -> tuple[int, int]:
-    """The two ports on the wire; the identifier of an echo twice."""
+def keys_of(packet: bytes) -> tuple[int, ...]:
+    """The two ports on the wire; the identifier of an echo twice; nothing, if there are none."""
+    if packet[23] == PORTLESS:
+        return ()
     first, second = (38, 38) if packet[23] == ICMP else (34, 36)
     return int.from_bytes(packet[first : first + 2]), int.from_bytes(packet[second : second + 2])
+
+
+def show(packet: bytes) -> str:
+    """A packet in one line, for people."""
+    ends = [".".join(map(str, packet[at : at + 4])) for at in (26, 30)]
+    keys = keys_of(packet)
+    if keys and not is_later_fragment(packet):
+        ends = [f"{end}:{key}" for end, key in zip(ends, keys, strict=True)]
+    return f"packet {serial_of(packet)}, protocol {packet[23]}, {ends[0]} > {ends[1]}"
