@@ -84,6 +84,8 @@ class World:
         self.offers = Messages()
         self.sent: dict[int, tuple[Endpoint, Endpoint | None, list[bytes]]] = {}
         """By serial number: from whom, to whom (None: nobody is to get it), the frames."""
+        self.flows: list[tuple[Endpoint, Endpoint, int, str, int]] = []
+        """What was said: from whom, to whom, family, kind, source port."""
         self.arrived: Counter[int] = Counter()
         self.told: Counter[int] = Counter()
         self.broken: list[str] = []
@@ -174,7 +176,9 @@ class World:
         """Somebody says something to somebody else: it arrives whole if that is allowed, else its sender is told."""
         one, other = self.endpoints[tenant, i], self.endpoints[tenant, j]
         before = self.offers.offers[one.host]
-        serial = self._emit(one, other, lambda mark: self._frames(one, other, one.addresses, family, kind, mark))
+        port = 1024 + len(self.sent)
+        self.flows.append((one, other, family, kind, port))
+        serial = self._emit(one, other, lambda mark: self._frames(one, other, one.addresses, family, kind, port, mark))
         await self.look()
         if self.allowed(one, other):
             assert self.arrived[serial] == len(self.sent[serial][2]), (one.name, other.name, family, kind)
@@ -183,14 +187,30 @@ class World:
             assert self.told[serial], "who is denied is told"
             assert self.offers.offers[one.host] == before, "what our own policy denies is not offered"
 
+    async def again(self, _: str, i: int, j: int, *__: object) -> None:
+        """Somebody goes on with what was said before: it arrives if that is allowed now, whatever was before."""
+        if not self.flows:
+            return
+        one, other, family, kind, port = self.flows[(i * len(PLACES) + j) % len(self.flows)]
+        serial = self._emit(one, other, lambda mark: self._frames(one, other, one.addresses, family, kind, port, mark))
+        await self.look()
+        assert self.arrived[serial] == (len(self.sent[serial][2]) if self.allowed(one, other) else 0)
+
     def _frames(
-        self, one: Endpoint, other: Endpoint, addresses: tuple[bytes, ...], family: int, kind: str, mark: bytes
+        self,
+        one: Endpoint,
+        other: Endpoint,
+        addresses: tuple[bytes, ...],
+        family: int,
+        kind: str,
+        port: int,
+        mark: bytes,
     ) -> list[bytes]:
         which = 0 if family == 4 else 1
         ends = show_address(addresses[which]), show_address(other.addresses[which])
         mac = other.mac if one.network == other.network else self.tenants[one.tenant].gateway_mac(one.network)
         ether = Ether(src=show_mac(one.mac), dst=show_mac(mac))
-        ports = {"sport": 1024 + len(self.sent), "dport": 80}
+        ports = {"sport": port, "dport": 80}
         header: Packet = (
             IP(src=ends[0], dst=ends[1], flags="DF", id=7, tos=0x28)
             if family == 4
@@ -219,7 +239,7 @@ class World:
         """Somebody sends with somebody else's address: nobody gets that."""
         one, victim = self.endpoints[tenant, i], self.endpoints[tenant, j]
         other = self.endpoints[tenant, next(n for n, *_ in PLACES if n not in (i, j))]
-        self._emit(one, None, lambda mark: self._frames(one, other, victim.addresses, family, kind, mark))
+        self._emit(one, None, lambda mark: self._frames(one, other, victim.addresses, family, kind, 1023, mark))
         await self.look()
 
     async def lie(self, tenant: str, i: int, j: int, family: int, kind: str) -> None:
@@ -236,6 +256,13 @@ class World:
         offer = Offer(VERSION, stamp, identity, End(flow.source, port), FirstPacket(64), end)
         reply = await self.farm.offers.request(sender.name, receiver.name, offer)
         assert isinstance(reply, Refuse), "the policy is the receiver's as well"
+
+    async def revoke(self, tenant: str, i: int, j: int, family: int, kind: str) -> None:
+        """What is live is not allowed any more: its next packet already goes nowhere."""
+        await self.say(tenant, i, j, family, kind)
+        await self.judge(tenant, i, j, 6, "tcp")
+        self.flows = self.flows[-1:]
+        await self.again(tenant, 0, 0)
 
     async def judge(self, tenant: str, i: int, j: int, family: int, kind: str) -> None:
         """The policy changes."""
@@ -279,14 +306,16 @@ def hops(frame: bytes) -> int:
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["say", "say", "say", "judge", "pretend", "lie", "restart", "rest"]),
+        st.sampled_from(
+            ["say", "say", "say", "again", "again", "judge", "revoke", "pretend", "lie", "restart", "rest"]
+        ),
         st.sampled_from(TENANTS),
         st.permutations(range(len(PLACES))),
         st.sampled_from([4, 6]),
         st.sampled_from(KINDS),
     ),
-    min_size=4,
-    max_size=14,
+    min_size=6,
+    max_size=16,
 )
 
 
