@@ -16,7 +16,7 @@ from fuzz.plan import make_plan
 from fuzz.run import Outcome, run
 
 HELD, SEEDS = 60, 100
-"""Seeds that have to hold, and within how many a defect has to be found. `make fuzz` tries more (docs/simulation.md)."""
+"""Seeds that have to hold, and within how many a defect has to be found (docs/simulation.md)."""
 
 pytestmark = pytest.mark.timeout(1800)
 """Minutes on a machine that is busy otherwise."""
