@@ -15,7 +15,16 @@ from nvi.directory import LEASE, DirectoryError
 from nvi.keys import Pair, Path
 from nvi.model import ConnectionId, End, Endpoint, FirstPacket, Flow, SegmentEnd, pair_of
 from nvi.offers import VERSION, Offer, Reason, Refuse, Release, Stamp
-from nvi.switch import ConnectionEntry, Drop, DropReason, NeighbourEntry, Operation, Rewrite, Update
+from nvi.switch import (
+    ConnectionEntry,
+    Drop,
+    DropReason,
+    NeighbourEntry,
+    Operation,
+    Rewrite,
+    SwitchError,
+    Update,
+)
 from properties.world import IDLE, QUARANTINE, World
 
 
@@ -402,3 +411,27 @@ def test_who_offers_says_both_addresses_of_a_flow_without_ports(farm: World) -> 
     towards = [flow for flow in used if flow.source[0] == 172]
     assert len(set(towards)) == len(towards) == 2
     assert not farm.broken
+
+
+@pytest.mark.parametrize("moves", [True, False], ids=["who moves away", "who is released"])
+def test_keys_become_free_also_if_the_switch_is_down_when_their_connection_ends(farm: World, moves: bool) -> None:
+    one = farm.add(farm.endpoint("acme", "web", 1, "h0"))
+    other = farm.add(farm.endpoint("acme", "web", 2, "h1"))
+    farm.open(one, other, TCP)
+    switch, keys = farm.farm.hosts["h0"].switch, farm.farm.hosts["h0"].agent._local.keys
+    write = switch.write
+
+    async def down(_: Sequence[Update]) -> None:
+        raise SwitchError("the switch is down")
+
+    switch.write = down  # type: ignore[method-assign]
+    if moves:
+        farm.move(one, "h2")
+    else:
+        farm.remove(other)
+    farm.settle()
+    assert len(keys) == 1, "its switch may still have the entries"
+    farm.settle(QUARANTINE + 2)
+    assert len(keys) == 0
+    switch.write = write  # type: ignore[method-assign]
+    farm.empty_switch("h0")

@@ -343,11 +343,13 @@ class Joiner:
         for connection in connections:
             if local.connections.get(connection.id) is connection:
                 local.connections.remove(connection)
-        await local.take_away([key for connection in connections for key in _all_keys(connection)])
-        for connection in connections:
-            for link in (*connection.links, *connection.lingering):
-                self._forget_unused(link)
-                self.give_back(link.pair, False)
+        try:
+            await local.take_away([key for connection in connections for key in _all_keys(connection)])
+        finally:
+            for connection in connections:
+                for link in (*connection.links, *connection.lingering):
+                    self._forget_unused(link)
+                    self.give_back(link.pair, False)
 
     async def release(self, identity: ConnectionId, link: Link) -> None:
         """Tell the peer that we do not use a segment any more; without its word the pair of keys rests for a while."""
@@ -368,16 +370,26 @@ class Joiner:
             link = next((each for each in held.links if each.peer == sender and each.pair == pair), None)
             if link is not None:
                 local.connections.remove(held)
-                await local.take_away(_all_keys(held))
+                try:
+                    await self._take_away(pair, _all_keys(held))
+                finally:
+                    self._forget_unused(link)
+                    for other in (*held.links, *held.lingering):
+                        if other is not link:
+                            local.spawn(self.release(identity, other))
                 local.events["released by peer"] += 1
-                self._forget_unused(link)
-                for other in (*held.links, *held.lingering):
-                    if other is not link:
-                        local.spawn(self.release(identity, other))
             elif left := [each for each in held.lingering if each.pair == pair]:
                 held.lingering = tuple(each for each in held.lingering if each not in left)
-                await local.take_away([ingress_key(pair)])
+                await self._take_away(pair, [ingress_key(pair)])
         self.give_back(pair, True)
+
+    async def _take_away(self, pair: Pair, keys: list[ConnectionKey]) -> None:
+        """Have no entries with these keys; as long as the switch may still have some, `pair` is not free."""
+        try:
+            await self._local.take_away(keys)
+        except SwitchError:
+            self.give_back(pair, False)
+            raise
 
     def give_back(self, pair: Pair, acknowledged: bool) -> None:
         """Let others use a pair, at once or after its quarantine; unless a connection, perhaps another one, has it."""
