@@ -18,12 +18,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import httpx
+import nats.errors
 
 from nvi.emulation.targets import available
 from nvi.nats.connection import Connection, NatsConfig
@@ -41,6 +43,9 @@ PAUSE_PER_HOST = 0.01
 """Seconds between two messages of a flow, for each host: so that the traffic of a farm of any size is as modest."""
 FARM = "chaos"
 _TALK = Path(__file__).with_name("talk.py")
+
+LEADER_SECONDS = 30.0
+"""Within which a bucket has a leader again, at the latest."""
 
 
 @dataclass
@@ -235,11 +240,16 @@ class Chaos:
         connection = Connection(config, "chaos", layout.inbox(OPERATOR))
         connection.start()
         try:
-            info = await (await connection.jetstream()).stream_info(layout.leases.stream)
+            async with asyncio.timeout(LEADER_SECONDS):
+                while True:
+                    # After the loss of a server there is none for a moment.
+                    with suppress(nats.errors.Error):
+                        info = await (await connection.jetstream()).stream_info(layout.leases.stream)
+                        if info.cluster is not None and info.cluster.leader:
+                            return int(info.cluster.leader.removeprefix("n")) - 1
+                    await asyncio.sleep(0.2)
         finally:
             await connection.stop()
-        assert info.cluster is not None and info.cluster.leader is not None
-        return int(info.cluster.leader.removeprefix("n")) - 1
 
     def _begin(self, what: str, host: str | None = None) -> Fault:
         self.faults.append(Fault(what, host, time.monotonic()))

@@ -155,9 +155,10 @@ class Offerer:
                     await self._joiner.release(identity, link)
                 case Refuse(reason=Reason.TAKEN):
                     refused.append(path)
-                case Refuse(reason=Reason.CROSSED) as refuse:
+                case Refuse(reason=Reason.CROSSED | Reason.STALE) as refuse:
+                    # Stale, if the peer has heard our answer to its own offer before this offer of ours.
                     raise Crossed(refuse.text)
-                case Refuse(reason=Reason.BUSY | Reason.STALE) as refuse:
+                case Refuse(reason=Reason.BUSY) as refuse:
                     raise Refused(refuse.text)
                 case Refuse(reason, text):
                     raise Denied(DROP_REASON.get(reason, DropReason.UNREACHABLE), text)
