@@ -11,9 +11,8 @@ from typing import Any
 
 from ..config import AgentConfig
 from ..directory import LEASE, Conflict, Directory, DirectoryError
-from ..keys import KEY_FIRST, KEY_LAST
-from ..mappings import Change
-from ..model import ConnectionId, End, Endpoint, Protocol, Service, Tenant, show_address
+from ..mappings import Change, Mappings
+from ..model import Endpoint, Service, Tenant, show_address
 from ..offers import Offers
 from ..policy import ambiguities
 from ..switch import (
@@ -48,6 +47,7 @@ from .outlets import Outlets
 from .refusals import Refusals
 from .relaying import Relay
 from .router import Router
+from .services import Services
 from .state import StateFile
 from .strays import Strays
 from .tracing import gather
@@ -103,7 +103,10 @@ class Agent:
         self._neighbours = Neighbours(self._local)
         self._joiner = Joiner(self._local, self._refusals)
         self._exits = Exits(self._local)
-        self._outlets = Outlets(self._local, journal or Journal(None, Change))
+        journal = journal or Journal(None, Change)
+        mappings = Mappings(journal.append)
+        self._services = Services(self._local, self._joiner, mappings)
+        self._outlets = Outlets(self._local, mappings, journal, self._services)
         offerer = Offerer(self._local, self._joiner)
         turner = Turner(self._local, self._joiner, offerer, self._outlets)
         self._connector = Connector(
@@ -129,7 +132,6 @@ class Agent:
         """Whether it is known what the switch had when this agent began."""
         self._local.connections.on_held = self._exits.used
         self._local.connections.on_forgotten = self._forgotten
-        self._outlets.on_withdrawn = self._withdrawn
         for wire, way in wires.items():
             way.on_change = partial(self._on_next_hop_change, wire)
 
@@ -137,6 +139,7 @@ class Agent:
         """Publish what this host has, and answer other agents. The switch is taken over when it says so."""
         local = self._local
         await self._outlets.start()
+        await self._services.start()
         for endpoint, _ in list(self._state.endpoints.values()):
             # Before this host is there again: then its older claims would count.
             if await self._has_moved(endpoint):
@@ -163,6 +166,7 @@ class Agent:
         self._unwatch.clear()
         self._watching.stop()
         self._outlets.stop()
+        self._services.stop()
         self._local.offers.leave(self._local.host.name)
         await self._local.stop()
         self._fragments.stop()
@@ -262,62 +266,15 @@ class Agent:
 
     async def services(self) -> tuple[Service, ...]:
         """What is published at this gateway."""
-        return await self._local.directory.services(self._local.host.name)
+        return await self._services.published()
 
     async def publish_service(self, service: Service) -> None:
         """Publish an endpoint's port at this gateway. Raises ValueError if that cannot be. Idempotent."""
-        local = self._local
-        if service in await self.services():
-            return
-        name, protocol = local.host.name, service.protocol
-        if local.host.external is None or service.via != name:
-            raise ValueError(f"host {name} is not the gateway to publish it at: that must be {service.via}'s agent")
-        if protocol not in (Protocol.TCP, Protocol.UDP):
-            raise ValueError(f"protocol {protocol} has no ports: publish tcp or udp")
-        for port in (service.port, service.external_port):
-            if not 0 < port < 65536:
-                raise ValueError(f"{port} is not a port: those are 1 to 65535")
-        endpoint = await local.directory.endpoint(service.tenant, service.endpoint)
-        if endpoint is None:
-            raise ValueError(f"tenant {service.tenant} has no endpoint {show_address(service.endpoint)}")
-        if len(service.endpoint) != len(local.host.external.address):
-            raise ValueError(f"{show_address(service.endpoint)} is not of the family of the external address of {name}")
-        if self._outlets.mappings.in_use(protocol, service.external_port):
-            raise ValueError(
-                f"port {service.external_port} of {name} stands for an endpoint's at the moment: "
-                f"choose one that is not between {KEY_FIRST} and {KEY_LAST}"
-            )
-        try:
-            await local.directory.publish_service(service)
-        except Conflict as conflict:
-            raise ValueError(str(conflict)) from None
+        await self._services.publish(service)
 
     async def unpublish_service(self, protocol: int, external_port: int) -> None:
         """Publish a service no more; its connections end. Raises KeyError if this gateway has none at the port."""
-        for service in await self.services():
-            if (service.protocol, service.external_port) == (protocol, external_port):
-                await self._local.directory.withdraw_service(service)
-                return
-        raise KeyError(external_port)
-
-    def _withdrawn(self, service: Service) -> None:
-        """Its connections end."""
-        inside = service.tenant, service.protocol, End(service.endpoint, service.port)
-        ended = [
-            each
-            for each in self._local.connections
-            if (each.outlet is not None and each.outlet.mapping is None and _serves(each.id, inside))
-            or (each.turn is not None and _serves(each.turn.identity, inside))
-        ]
-        if ended:
-            self._local.spawn(self._close(ended))
-
-    async def _close(self, connections: list[Connection]) -> None:
-        try:
-            await self._joiner.close(connections)
-        except SwitchError as error:
-            # What is left is nobody's, and deleted when the agent takes over the switch.
-            self._local.log.warning("connections not taken from the switch yet", error=str(error))
+        await self._services.unpublish(protocol, external_port)
 
     def _forgotten(self, connection: Connection, successor: Connection | None) -> None:
         self._outlets.forgotten(connection, successor)
@@ -444,7 +401,7 @@ class Agent:
             ports = await self._take_over_ports()
             await self._neighbours.forget_all(await local.switch.read_neighbours())
             self._refusals.forget_all()
-            await self._outlets.take_over()
+            await self._services.take_over()
             taken = await self._adopter.take_over()
             self._unclean -= unclean
             while ports != local.by_port:  # endpoints came or went meanwhile, and nobody else has told the switch
@@ -605,9 +562,3 @@ class Agent:
 
 def _gauge(used: int, limit: int) -> dict[str, int]:
     return {"used": used, "limit": limit}
-
-
-def _serves(identity: ConnectionId, inside: tuple[str, int, End]) -> bool:
-    """Whether a connection is one with this (tenant, protocol, end)."""
-    tenant, protocol, end = inside
-    return (identity.tenant, identity.protocol) == (tenant, protocol) and end in (identity.low, identity.high)

@@ -13,14 +13,15 @@ from contextlib import asynccontextmanager
 from ..directory import DirectoryError
 from ..keys import Pair, Path
 from ..mappings import TRANSLATED, Change, Inside, Mapping, Mappings
-from ..model import Address, ConnectionId, End, Endpoint, Protocol, Service, show_address
+from ..model import Address, ConnectionId, End, Endpoint, Protocol, show_address
 from ..outside import not_reached
 from ..packets import ECHO_PORT, echo_port
-from ..switch import PORT_EXTERNAL, DropReason, Operation, ServiceEntry, SwitchError, Update
+from ..switch import PORT_EXTERNAL, DropReason
 from .connections import Connection, Outlet
 from .joining import Denied
 from .journal import Journal, JournalError
 from .local import Local, Refused
+from .services import Services
 
 GONE_SECONDS = 10.0
 """For how long an endpoint may be nowhere, such as while it moves, before its mappings end."""
@@ -29,23 +30,17 @@ GONE_SECONDS = 10.0
 class Outlets:
     """Those of one host; a host that is no gateway has none."""
 
-    def __init__(self, local: Local, journal: Journal[Change]) -> None:
-        """`journal`: what the agent's earlier lives have left."""
+    def __init__(self, local: Local, mappings: Mappings, journal: Journal[Change], services: Services) -> None:
+        """`mappings`: without those of the agent's earlier lives, which `journal` has kept."""
         self._local = local
         self._journal = journal
-        self.mappings = Mappings(journal.append)
-        self.services: dict[tuple[int, int], Service] = {}
-        """Published here, by protocol and external port."""
+        self.mappings = mappings
+        self.services = services
         self._unwatch: dict[tuple[str, Address], Callable[[], None]] = {}
         """By endpoint with mappings: what ends the watch of where it is."""
-        self._unwatch_services: Callable[[], None] = lambda: None
-        self._one_at_a_time = asyncio.Lock()
-        """Who compares the switch with what is published, and mends it, is not to be overtaken."""
-        self.on_withdrawn: Callable[[Service], None] = lambda _: None
-        """Called with a service that is published no more."""
 
     async def start(self) -> None:
-        """Take back the mappings, follow the services. Raises JournalError, DirectoryError."""
+        """Take back the mappings. Raises JournalError."""
         local = self._local
         if local.host.external is None:
             return
@@ -56,15 +51,9 @@ class Outlets:
         await self._journal.begin(self.mappings.changes)
         for mapping in self.mappings:
             self._watch(mapping)
-        self._unwatch_services = local.directory.watch_services(
-            local.host.name, lambda: local.spawn(self._follow_services())
-        )
-        await self._read_services()
 
     def stop(self) -> None:
         """Follow nothing any more. The journal has what the next life needs."""
-        self._unwatch_services()
-        self._unwatch_services = lambda: None
         for unwatch in self._unwatch.values():
             unwatch()
         self._unwatch.clear()
@@ -97,7 +86,9 @@ class Outlets:
             text = f"protocol {protocol} has no ports by which its answers could be told apart, and stays inside"
             raise Denied(DropReason.UNREACHABLE, text)
         mapping: Mapping | None = None
-        turns = outside.address == external.public and (opened_outside or (protocol, outside.port) in self.services)
+        turns = outside.address == external.public and (
+            opened_outside or (protocol, outside.port) in self.services.by_port
+        )
         if opened_outside and turns:
             raise Denied(DropReason.UNREACHABLE, "a hairpin is made, and made again, only from its client's side")
         if opened_outside:
@@ -117,7 +108,7 @@ class Outlets:
 
     def _published_as(self, identity: ConnectionId, inside: End) -> int:
         wanted = (identity.tenant, inside.address, inside.port, identity.protocol)
-        for (_, external_port), each in self.services.items():
+        for (_, external_port), each in self.services.by_port.items():
             if (each.tenant, each.endpoint, each.port, each.protocol) == wanted:
                 return external_port
         raise Denied(DropReason.DENIED, f"{show_address(inside.address)} is not published at {self._local.host.name}")
@@ -184,7 +175,7 @@ class Outlets:
     def serve(self, pair: Pair) -> tuple[ConnectionId, End] | None:
         """The same for a packet to a published service."""
         path = pair.path
-        service = self.services.get((path.protocol, pair.local))
+        service = self.services.by_port.get((path.protocol, pair.local))
         if service is None:
             return None
         inside, outside = End(service.endpoint, service.port), End(path.peer, pair.peer)
@@ -230,52 +221,6 @@ class Outlets:
                 local.log.warning("endpoint with mappings not looked up", error=str(error))
                 return
         self.mappings.end(tenant, address, asyncio.get_running_loop().time())
-
-    # ---- published services ---------------------------------------------------------------------------------------
-
-    async def take_over(self) -> None:
-        """Have the switch hand us what comes for published services. Raises SwitchError."""
-        external = self._local.host.external
-        if external is None:
-            return
-        async with self._one_at_a_time:
-            wanted = {ServiceEntry(external.address, protocol, port) for protocol, port in self.services}
-            there = set(await self._local.switch.read_services())
-            updates = [Update(Operation.DELETE, entry) for entry in there - wanted]
-            updates += [Update(Operation.INSERT, entry) for entry in wanted - there]
-            if updates:
-                await self._local.switch.write(updates)
-
-    async def _follow_services(self) -> None:
-        local = self._local
-        try:
-            async with self._one_at_a_time:
-                before = await self._read_services()
-            withdrawn = [service for key, service in before.items() if self.services.get(key) != service]
-            if local.ready:
-                await self.take_over()
-        except DirectoryError as error:
-            # The directory tells again when it is back.
-            local.log.warning("published services not followed", error=str(error))
-            return
-        except SwitchError as error:
-            # The same happens when the switch is taken over.
-            local.log.warning("published services not in the switch yet", error=str(error))
-        for service in withdrawn:
-            self.on_withdrawn(service)
-
-    async def _read_services(self) -> dict[tuple[int, int], Service]:
-        """Raises DirectoryError. Returns what was published before."""
-        local, before, services = self._local, self.services, {}
-        for service in await local.directory.services(local.host.name):
-            key = (service.protocol, service.external_port)
-            if key not in before and self.mappings.in_use(*key):
-                local.log.error("service left out: a mapping has its port", protocol=key[0], port=key[1])
-            else:
-                services[key] = service
-        self.services = services
-        self.mappings.reserve(services)
-        return before
 
 
 _ECHO = (Protocol.ICMP, Protocol.ICMPV6)

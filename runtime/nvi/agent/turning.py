@@ -34,7 +34,7 @@ class Turner:
         """
         local, me = self._local, self._local.host
         external, protocol = me.external, call.identity.protocol
-        service = self._outlets.services.get((protocol, outlet.pair.peer))
+        service = self._outlets.services.by_port.get((protocol, outlet.pair.peer))
         if external is None or service is None:
             raise Denied(DropReason.UNREACHABLE, f"port {outlet.pair.peer} of {me.name} is published no more")
         shown = End(external.public, outlet.pair.local)
