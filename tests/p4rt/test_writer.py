@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import pytest
 
 from nvi.p4rt.codec import Change, UpdateError
-from nvi.p4rt.writer import BATCH, BatchFailed, Writer
+from nvi.p4rt.writer import BATCH, LONGEST_PAUSE, PACE, PAUSE, BatchFailed, Writer
+from nvi.simulation import VirtualClockLoop
 from nvi.switch import SwitchError
 
 OK = UpdateError("OK", "")
@@ -63,6 +64,31 @@ async def test_what_is_written_meanwhile_waits_and_goes_together() -> None:
     rpc.gate.set()
     await asyncio.gather(first, *others)
     assert rpc.batches == [[b"a"], [b"b", b"c", b"d"]]
+
+
+@pytest.mark.parametrize(
+    ("takes", "pause"), [(0.0005, PAUSE - 0.0005), (0.004, (PACE - 1) * 0.004), (5.0, LONGEST_PAUSE)]
+)
+def test_the_longer_a_batch_takes_the_longer_more_of_them_are_waited_for_up_to_a_limit(
+    takes: float, pause: float
+) -> None:
+    async def measure() -> list[float]:
+        clock = asyncio.get_running_loop().time
+        begun = []
+
+        async def rpc(_: Sequence[bytes]) -> None:
+            begun.append(clock())
+            await asyncio.sleep(takes)
+
+        writer = Writer(rpc)
+        first = asyncio.gather(*(writer.write(changes(name)) for name in "ab"))
+        await asyncio.sleep(takes / 2)
+        await asyncio.gather(first, writer.write(changes("c")))
+        return begun
+
+    with asyncio.Runner(loop_factory=VirtualClockLoop) as runner:
+        first, second = runner.run(measure())
+    assert second - (first + takes) == pytest.approx(pause)
 
 
 async def test_only_the_caller_whose_update_failed_hears_of_it() -> None:

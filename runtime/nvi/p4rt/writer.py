@@ -24,6 +24,9 @@ PACE = 3
 """And so many times as long as the RPC took: the busier switch and agent are, the larger the batches. Measured, at the
 most that two agents can do over two BMv2 on two cores: a fifth more connections per second than with PAUSE alone."""
 
+LONGEST_PAUSE = 0.02
+"""But no longer pause than this: an RPC also takes long if the switch was busy with something else, such as a Read."""
+
 
 class BatchFailed(Exception):
     """Some updates of a batch were not done; raised by the RPC that a Writer is given."""
@@ -79,7 +82,7 @@ class Writer:
                 await self._send(batch)
                 if len(batch) > 1:
                     took = clock() - begin
-                    await asyncio.sleep(max(PAUSE, PACE * took) - took)
+                    await asyncio.sleep(min(max(PAUSE, PACE * took) - took, LONGEST_PAUSE))
         finally:
             self._pump = None
 
