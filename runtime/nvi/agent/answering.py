@@ -242,10 +242,9 @@ class Answerer:
         initiator, first = (offer.initiator, offer.first) if held is None else (held.initiator, held.first)
         flow = identity.flow_from(identity.other(asked.place.far_end))
         near, far = attachment.endpoint, asked.place.far
-        is_between_endpoints = not offer.exit
-        call = Call(
-            identity, asked.tenant, attachment, far, flow, initiator, first, offer.resumes, judged=is_between_endpoints
-        )
+        # Of whoever is outside it also matters what is published, and that may change.
+        allowed_by = None if offer.exit else asked.tenant
+        call = Call(identity, asked.tenant, attachment, far, flow, initiator, first, offer.resumes, allowed_by)
         opener, opened = (near, far) if call.opened_here else (far, near)
         responder = call.identity.other(call.initiator)
         verdict = await self._local.verdict(call.tenant, opener, opened, call.flow.protocol, responder.port)

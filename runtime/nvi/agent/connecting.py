@@ -164,13 +164,13 @@ class Connector:
         self._joiner.check_room(near.endpoint)
         initiator = End(flow.source, flow.l4_source) if near_opened else End(flow.destination, flow.l4_destination)
         first = FirstPacket(packet.ttl, packet.flow_label, packet.dont_fragment)
-        # A packet that opens a connection has been judged as what it is; whatever else it resumes, is judged yet.
-        judged = opened_by is None and near_opened and before is None
+        # Judged was what the packet shows; what is remembered may say otherwise.
+        allowed_by = tenant if opened_by is None and near_opened and before is None else None
         if before is not None:
             initiator, first, resumes = before.initiator, before.first, False
         if resumes and far.is_outside and await _settled(waiting):
             return  # it was another gateway's, which has found out where its endpoint is now
-        call = Call(identity, tenant, near, far, flow, initiator, first, resumes, judged)
+        call = Call(identity, tenant, near, far, flow, initiator, first, resumes, allowed_by)
         await self.plug(call, waiting, before)
 
     async def plug(self, call: Call, waiting: Waiting, before: Connection | None) -> None:
@@ -217,7 +217,7 @@ class Connector:
                 raise Refused("the peer's own offer went first, but never came")
             return
         if (agreement.initiator, agreement.first) != (call.initiator, call.first):
-            call = replace(call, initiator=agreement.initiator, first=agreement.first, judged=False)
+            call = replace(call, initiator=agreement.initiator, first=agreement.first, allowed_by=None)
         connection = await self._joiner.join_across(call, agreement.link, agreement.hop)
         connection.stamp, connection.said_by = agreement.stamp, agreement.link.peer
 

@@ -55,8 +55,8 @@ class Call(Struct, frozen=True, gc=False):
     first: FirstPacket
     resumes: bool
     """The packet at hand could not have opened it, and nothing is remembered of who did."""
-    judged: bool = False
-    """Whether that tenant's policy has allowed it, opened by that initiator."""
+    allowed_by: Tenant | None = None
+    """The tenant as it was when its policy allowed that initiator to open it; None if it has yet to be judged."""
 
     @property
     def exit(self) -> str:
@@ -112,7 +112,7 @@ class Joiner:
         """Join two endpoints of this host. Raises SwitchError, Refused."""
         one = await self._end_side(call, call.near)
         other = await self._end_side(call, there)
-        await self._establish(self._connection(call, there, other, one), call.tenant if call.judged else None)
+        await self._establish(self._connection(call, there, other, one), call.allowed_by)
 
     async def join_across(self, call: Call, link: Link, hop: NextHop) -> Connection:
         """Join an endpoint's segment and the one towards the next host, whose pair of keys is taken already.
@@ -123,7 +123,7 @@ class Joiner:
         other = link_side(link.wire, link.outgoing, hop.source_mac, hop.destination_mac, hop.mtu, call.first)
         connection = self._connection(call, link, other, one)
         connection.far_host = call.far.host
-        await self._establish(connection, call.tenant if call.judged else None)
+        await self._establish(connection, call.allowed_by)
         return connection
 
     async def _end_side(self, call: Call, there: Attachment) -> Side:
@@ -172,10 +172,10 @@ class Joiner:
         """Join the two sides of a hairpin. Raises as `join_across` does."""
         await self._establish(connection)
 
-    async def _establish(self, connection: Connection, judged: Tenant | None = None) -> None:
+    async def _establish(self, connection: Connection, allowed_by: Tenant | None = None) -> None:
         """Have the connection in the switch and hold it, in place of an earlier state of the same connection.
 
-        `judged`: the tenant with the policy that has allowed it; None if it has yet to be judged.
+        `allowed_by`: see Call.
         """
         local = self._local
         old = local.connections.get(connection.id)
@@ -198,7 +198,7 @@ class Joiner:
             if old is not None and len(old.links) < len(connection.links):  # an endpoint has moved away
                 await local.take_away([key for key in old.keys if key not in connection.keys])
             # Judged by the policy that holds now that whoever enforces a change of it would find the connection.
-            if judged is None or judged is not await local.directory.tenant(judged.name):
+            if allowed_by is None or allowed_by is not await local.directory.tenant(allowed_by.name):
                 verdict = await self._verdict(connection)
                 if not verdict.allowed:
                     raise Denied(DropReason.DENIED, verdict.rule)
