@@ -16,7 +16,7 @@ from nvi.model import Endpoint, Host
 from nvi.offers import Offers
 from nvi.offers.memory import MemoryOffers
 from nvi.simulation import Capture, Farm, FarmSwitch, SimulatedHost, addresses_of
-from nvi.switch import PORT_EXTERNAL, PORT_UNDERLAY, Switch
+from nvi.switch import PORT_UNDERLAY, Switch
 
 from .life import Device, DirectoryLine, Life, OffersLine, SwitchLine
 from .offers import FaultyOffers
@@ -59,7 +59,8 @@ class FaultyFarm(Farm):
 
     # ---- agents ---------------------------------------------------------------------------------------------------
 
-    def _reach(self, host: Host, switch: FarmSwitch) -> tuple[Switch, Directory, Offers]:
+    def reach(self, host: Host, switch: FarmSwitch) -> tuple[Switch, Directory, Offers]:
+        """By lines of its own, which end with that life."""
         assert isinstance(switch, MemorySwitch), "all switches of this farm are such"
         life, name = Life(), host.name
         self.lives[name] = life
@@ -125,13 +126,9 @@ class FaultyFarm(Farm):
         return one in self.alone or other in self.alone or frozenset((one, other)) in self.parted
 
     def _transmit(self, name: str, port: int, packet: bytes) -> None:
-        here = self.hosts[name].host
-        destination = addresses_of(packet)[1]
         peer = None
         if port == PORT_UNDERLAY:
-            peer = self.by_address.get((here.site, destination))
-        elif port == PORT_EXTERNAL:
-            peer = self.by_public.get(destination)
+            peer = self.by_address.get((self.hosts[name].host.site, addresses_of(packet)[1]))
         if peer is not None and frozenset((name, peer.host.name)) in self.cut:
             self._seen(name, port, packet)
             self._lost(packet)

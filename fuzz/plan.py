@@ -132,7 +132,6 @@ class Plan:
 
     seed: int
     hosts: int
-    sites: int
     openings: tuple[Opening, ...]
     faults: tuple[Fault, ...]
     changes: tuple[Change, ...]
@@ -141,8 +140,7 @@ class Plan:
 def make_plan(seed: int) -> Plan:
     """The same for the same seed, always."""
     rng = random.Random(f"plan {seed}")
-    sites = 1
-    hosts = rng.randint(max(3, 2 * sites), 6)
+    hosts = rng.randint(3, 6)
     names = [f"h{number}" for number in range(hosts)]
 
     def at() -> float:
@@ -169,7 +167,7 @@ def make_plan(seed: int) -> Plan:
         *(Heir(at(), crash() if rng.random() < 0.7 else None) for _ in range(4)),
         *(Policy(at()) for _ in range(4)),
     ]
-    return Plan(seed, hosts, sites, _in_order(openings), _in_order(faults), _in_order(changes))
+    return Plan(seed, hosts, _in_order(openings), _in_order(faults), _in_order(changes))
 
 
 Event = TypeVar("Event", Opening, Fault, Change)

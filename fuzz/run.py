@@ -153,7 +153,7 @@ class Simulation:
         self._loop = asyncio.get_running_loop()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._loop.set_exception_handler(self._unexpected)
-        hosts = [make_host(number, self.plan.sites) for number in range(self.plan.hosts)]
+        hosts = [make_host(number, sites=1) for number in range(self.plan.hosts)]
         self.model = Model(hosts)
         self.witness = Witness(self.model, self._now)
         self.witness.on_broken, self.witness.on_note = self._fail, self._on_note

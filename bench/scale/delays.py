@@ -12,7 +12,8 @@ from collections.abc import Callable
 from nvi.directory import Directory, Unwatch
 from nvi.model import Address, Endpoint, Host, Service, Tenant
 from nvi.offers import Handler, Offers, Reply, Request
-from nvi.simulation import Farm
+from nvi.simulation import Farm, FarmSwitch
+from nvi.switch import Switch
 
 DIRECTORY_SECONDS = 0.0005
 """From a question to its answer."""
@@ -167,6 +168,7 @@ class DistantFarm(Farm):
         super().__init__(directory=directory, offers=offers, idle_timeout=idle_timeout)
         self._requests = requests
 
-    def directory_of(self, _host: Host) -> Directory:
-        """Each has its own way there."""
-        return DistantDirectory(self.directory, self._requests)
+    def reach(self, host: Host, switch: FarmSwitch) -> tuple[Switch, Directory, Offers]:
+        """Each has its own way to the directory."""
+        switch_of, directory, offers = super().reach(host, switch)
+        return switch_of, DistantDirectory(directory, self._requests), offers

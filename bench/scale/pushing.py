@@ -15,7 +15,8 @@ from nvi.directory import Directory
 from nvi.directory.memory import MemoryDirectory
 from nvi.model import Address, Endpoint, Host, Tenant
 from nvi.offers import Offers
-from nvi.simulation import Farm
+from nvi.simulation import Farm, FarmSwitch
+from nvi.switch import Switch
 
 
 class Announcement(Struct, array_like=True, frozen=True):
@@ -90,6 +91,7 @@ class PushingFarm(Farm):
         super().__init__(offers=offers, idle_timeout=idle_timeout)
         self._centre = centre
 
-    def directory_of(self, _host: Host) -> Directory:
-        """Each has its own."""
-        return Copy(self._centre)
+    def reach(self, host: Host, switch: FarmSwitch) -> tuple[Switch, Directory, Offers]:
+        """Each has a directory of its own."""
+        switch_of, _, offers = super().reach(host, switch)
+        return switch_of, Copy(self._centre), offers

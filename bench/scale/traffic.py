@@ -10,7 +10,7 @@ stacks of the two endpoints would, and compared with what was sent, bit by bit.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from struct import Struct as Layout
 
@@ -196,8 +196,3 @@ class _Inbox(list[bytes]):
 
     def append(self, frame: bytes) -> None:
         self._loop.call_soon(self._receive, self._number, frame)
-
-
-def population(numbers: Sequence[int]) -> tuple[list[Host], list[Endpoint]]:
-    """Hosts and their endpoints."""
-    return [host(number) for number in numbers], [endpoint(number) for number in numbers]

@@ -248,10 +248,6 @@ class Farm:
         await self.settle()
         return simulated
 
-    def directory_of(self, _host: Host) -> Directory:
-        """The directory as a host's agent reaches it. For farms in which that is not the same for all."""
-        return self.directory
-
     def _new_host(self, host: Host) -> SimulatedHost:
         def transmit(port: int, packet: bytes) -> None:
             self._transmit(host.name, port, packet)
@@ -268,7 +264,7 @@ class Farm:
         external = None if host.external is None else _Outside(host, host.external.address)
         agent = Agent(
             config,
-            *self._reach(host, switch),
+            *self.reach(host, switch),
             _Underlay(self, host),
             state,
             external=external,
@@ -283,9 +279,9 @@ class Farm:
             self.by_public[host.external.public] = simulated
         return simulated
 
-    def _reach(self, host: Host, switch: FarmSwitch) -> tuple[Switch, Directory, Offers]:
-        """By what an agent reaches the world, in one of its lives."""
-        return switch, self.directory_of(host), self.offers
+    def reach(self, host: Host, switch: FarmSwitch) -> tuple[Switch, Directory, Offers]:  # noqa: ARG002
+        """By what an agent reaches the world, in one of its lives. For farms in which that is not the same for all."""
+        return switch, self.directory, self.offers
 
     async def _start(self, host: SimulatedHost) -> None:
         await host.agent.start()
