@@ -41,11 +41,10 @@ CUT_SECONDS = 2.0
 """For which a host's link is down."""
 PAUSE_PER_HOST = 0.01
 """Seconds between two messages of a flow, for each host: so that the traffic of a farm of any size is as modest."""
-FARM = "chaos"
-_TALK = Path(__file__).with_name("talk.py")
-
 LEADER_SECONDS = 30.0
 """Within which a bucket has a leader again, at the latest."""
+FARM = "chaos"
+_TALK = Path(__file__).with_name("talk.py")
 
 
 @dataclass

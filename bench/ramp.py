@@ -13,12 +13,11 @@ import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import uvloop
 
 from nvi.bench.farm import Farm
-from nvi.bench.lab import Lab
+from nvi.bench.lab import Lab, resident_bytes
 from nvi.bench.line import Line, generate
 from nvi.bench.setup import percentile
 from nvi.bench.traffic import STREAM_RATE, Report, Stream
@@ -133,7 +132,8 @@ class Saturation:
         counted, punts_after = await self._counted()
         # One of the punts was the stream's first packet.
         punted = punts_after - punts - 1
-        return Step(rate, report.in_time / (count / rate), report, counted - before, punted, _memory())
+        memory = resident_bytes() // 1_000_000
+        return Step(rate, report.in_time / (count / rate), report, counted - before, punted, memory)
 
     async def _forget(self) -> None:
         """Begin without connections: those of the step before end with their endpoints, which come again."""
@@ -200,12 +200,6 @@ def _stream(steps: Sequence[Step]) -> str:
 def _refused(steps: Sequence[Step]) -> str:
     counted, uncounted = sum(step.counted.total() for step in steps), sum(step.uncounted for step in steps)
     return f"{counted} counted, {uncounted} not"
-
-
-def _memory() -> int:
-    """MB that this process, which the agents are in, holds."""
-    (line,) = (each for each in Path("/proc/self/status").read_text().splitlines() if each.startswith("VmRSS"))
-    return int(line.split()[1]) // 1000
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
+from nvi.bench.lab import resident_bytes
 from nvi.directory.memory import MemoryDirectory
 from nvi.embedded.memory import MemorySwitch
 from nvi.offers.memory import MemoryOffers
@@ -106,7 +106,7 @@ async def _run(way: str, hosts: int, simulated: int) -> Measured:
         farm = PushingFarm(centre, offers, idle_timeout=IDLE_TIMEOUT)
     else:
         farm = DistantFarm(directory, requests, offers, idle_timeout=IDLE_TIMEOUT)
-    rss, cpu = _rss(), time.process_time()
+    rss, cpu = resident_bytes(), time.process_time()
     await farm.start([TENANT], map(host, range(simulated)))
     await asyncio.sleep(1.0)  # until every agent has taken its switch over
     await asyncio.gather(*[farm.add_endpoint(endpoint(number), PORT) for number in range(simulated)])
@@ -115,7 +115,7 @@ async def _run(way: str, hosts: int, simulated: int) -> Measured:
             centre.announce(endpoint(number), host(number))
     await asyncio.sleep(1.0)
     started = time.process_time() - cpu
-    grown_empty = _rss() - rss
+    grown_empty = resident_bytes() - rss
     walk = Walk(farm, hosts, (farm, directory, requests, offers, centre), check=way != "pushing")
     empty = walk.all(lambda _: set())
 
@@ -135,7 +135,7 @@ async def _run(way: str, hosts: int, simulated: int) -> Measured:
     outcome = traffic.outcome
     if outcome.completed != CONNECTIONS * simulated:
         raise RuntimeError(f"of {CONNECTIONS * simulated} connections {outcome.completed} completed")
-    grown = _rss() - rss - walk.weight
+    grown = resident_bytes() - rss - walk.weight
     messages, asked = offers.messages + centre.messages, requests.total() - requests["lease"]
     entries = [_entries(each) for each in farm.hosts.values()]
     full = walk.all(lambda number: peers(number, simulated))
@@ -166,7 +166,7 @@ async def _run(way: str, hosts: int, simulated: int) -> Measured:
         left=left,
         rss_empty=grown_empty / simulated,
         rss=grown / simulated,
-        peak_rss=_rss("VmHWM"),
+        peak_rss=resident_bytes("VmHWM"),
         seconds=time.monotonic() - begin,
     )
     await farm.stop()
@@ -178,7 +178,7 @@ class Walk:
 
     def __init__(self, farm: Farm, hosts: int, shared: Sequence[object], *, check: bool) -> None:
         """`hosts`: that many may be named; `check`: whether only those that should be are."""
-        before = _rss()
+        before = resident_bytes()
         self._farm = farm
         self._shared = shared
         self._check = check
@@ -187,7 +187,7 @@ class Walk:
             self._owners.add(each, [endpoint(_number(each.name))], [host_mac(each.name)])
         count = len(farm.hosts)
         self._walked = range(0, count, -(-count // (WALKED if check else WALKED // 5)))
-        self.weight = _rss() - before
+        self.weight = resident_bytes() - before
         """Bytes of the process that this has taken."""
 
     def all(self, expected: Callable[[int], set[int]]) -> list[Holdings]:
@@ -223,12 +223,6 @@ def _calls(profile: cProfile.Profile) -> int:
         for each in profile.getstats()
         if not isinstance(each.code, str) and any(part in each.code.co_filename for part in ("/nvi/", "<nvi."))
     )
-
-
-def _rss(line: str = "VmRSS") -> int:
-    """Bytes of this process."""
-    status = Path("/proc/self/status").read_text()
-    return 1024 * next(int(each.split()[1]) for each in status.splitlines() if each.startswith(line))
 
 
 def run(way: str, hosts: int, simulated: int) -> Measured:

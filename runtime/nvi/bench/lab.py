@@ -151,6 +151,12 @@ def need(program: str, remedy: str) -> str:
     return path
 
 
+def resident_bytes(line: str = "VmRSS") -> int:
+    """Bytes of memory that this process holds; with `VmHWM`, that it has held at most (proc(5), status)."""
+    status = Path("/proc/self/status").read_text()
+    return 1024 * next(int(each.split()[1]) for each in status.splitlines() if each.startswith(line))
+
+
 def wait_for(
     condition: Callable[[], bool], what: str, process: subprocess.Popen[str] | None = None, seconds: float = 20.0
 ) -> None:
